@@ -1,0 +1,41 @@
+"""What can go wrong, by whose fault it is; the command line turns each into one line and an exit code."""
+
+from __future__ import annotations
+
+
+class MaturaError(Exception):
+    """Anything Matura itself refuses to do. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class RecipeError(MaturaError):
+    """The recipe, an option or a name in one of them is wrong; nothing has run."""
+
+    exit_code = 2
+
+
+class DataError(MaturaError):
+    """An input file is wrong; the message starts with `file:line` or `file`."""
+
+
+class StoreError(MaturaError):
+    """A run folder is missing, torn, corrupt, or in use by somebody else."""
+
+
+class DriftError(MaturaError):
+    """What is on disk was made from something else than what is asked for now."""
+
+
+class RedLine(MaturaError):
+    """Training went wrong in a way that must stop it; the message names the detector, step and batch."""
+
+
+class GateClosed(MaturaError):
+    """A stage did not pass its exams, or forgot too much."""
+
+    exit_code = 3
+
+
+class RolloutError(MaturaError):
+    """A conversation broke: neither right nor wrong."""

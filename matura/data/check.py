@@ -1,0 +1,179 @@
+"""Any file the product reads, gone through to the end: what is in it, and everything that is wrong
+with it.
+
+A stage stops at the first error; here each bad line is named, up to a cap. The readers are the
+sources' own, so a file that passes is a file that trains. Recipes are another room's: whoever calls
+hands in what checks them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matura.core.errors import DataError, MaturaError
+from matura.core.types import Conversation, Document
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine, decoded, lines, status, whole
+from matura.data.rows import DEPTH_LIMIT, Format, format_of, item, parsed
+from matura.data.sources.folder import text_of
+from matura.data.split import content_key
+from matura.text.shards import Shard
+
+Kind = Literal["jsonl", "recipe", "shard", "text"]
+MOST_ERRORS = 50
+FIRST_CHARS = 200
+
+RecipeCheck = Callable[[Path], Mapping[str, Any]]
+"""Reads a recipe and returns what there is to say of it, or raises a MaturaError."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a file holds. `errors` are whole lines, `file:line: reason`; none means that it can be
+    used."""
+
+    path: str
+    kind: Kind
+    rows: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many blank lines, documents, conversations, turns, calls, duplicates."""
+    fields: Counter[str] = field(default_factory=Counter)
+    """In how many rows each key stands."""
+    first: str = ""
+    """The beginning of the first item, as it was understood."""
+    errors: list[str] = field(default_factory=list)
+    errors_left_out: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.errors
+
+    def add(self, error: str) -> None:
+        """Keeps an error, or counts it when there are too many."""
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(error)
+        else:
+            self.errors_left_out += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "ok": self.ok,
+            "rows": self.rows,
+            "counts": dict(sorted(self.counts.items())),
+            "fields": dict(self.fields.most_common()),
+            "first": self.first,
+            "errors": self.errors,
+            "errors_left_out": self.errors_left_out,
+        }
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file is, by its name: shards, recipes and JSON lines have their own endings."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if last == ".shard":
+        return "shard"
+    if last in (".yaml", ".yml", ".json"):
+        return "recipe"
+    return "jsonl" if last in (".jsonl", ".ndjson") else "text"
+
+
+def check(path: Path, *, kind: Kind | None = None, recipe: RecipeCheck | None = None) -> Report:
+    """The report on one file. Wrong input never raises; it stands in the report's errors."""
+    report = Report(path=str(path), kind=kind or kind_of(path))
+    try:
+        status(path)
+        if report.kind == "jsonl":
+            _check_rows(path, report)
+        elif report.kind == "shard":
+            _check_shard(path, report)
+        elif report.kind == "text":
+            _check_text(path, report)
+        else:
+            _check_recipe(path, report, recipe)
+    except MaturaError as problem:
+        report.add(str(problem))
+    return report
+
+
+def _check_rows(path: Path, report: Report) -> None:
+    format: Format | None = None
+    seen: set[str] = set()
+    for number, raw in lines(path, LINE_LIMIT_BYTES):
+        if not raw.strip():
+            report.counts["blank lines"] += 1
+            continue
+        report.rows += 1
+        try:
+            row = parsed(decoded(raw), DEPTH_LIMIT)
+            report.fields.update(row.keys())
+            format = format or format_of(row)
+            thing = item(row, format, f"{path.name}:{number}")
+        except BadLine as problem:
+            report.add(f"{path}:{number}: {problem}")
+            continue
+        _count(thing, report)
+        key = content_key(thing)
+        report.counts["duplicates"] += key in seen
+        seen.add(key)
+    if not report.rows:
+        raise DataError(f"{path}: no rows; expected one JSON object per line")
+
+
+def _count(thing: Document | Conversation, report: Report) -> None:
+    if isinstance(thing, Document):
+        report.counts["documents"] += 1
+        report.counts["characters"] += len(thing.text)
+        report.first = report.first or thing.text[:FIRST_CHARS]
+        return
+    report.counts["conversations"] += 1
+    for turn in thing.messages:
+        report.counts[f"{turn.role} turns"] += 1
+        report.counts["calls"] += len(turn.calls)
+        report.counts["characters"] += len(turn.content)
+    if not report.first:
+        spelled = [f"{turn.role}: {turn.content or _calls(turn.calls)}" for turn in thing.messages]
+        report.first = "\n".join(spelled)[:FIRST_CHARS]
+
+
+def _calls(calls: tuple[Any, ...]) -> str:
+    return ", ".join(f"{call.name}({json.dumps(dict(call.arguments))})" for call in calls)
+
+
+def _check_text(path: Path, report: Report) -> None:
+    text = text_of(path, whole(path), "utf-8", "keep")
+    if not text.strip():
+        raise DataError(f"{path}: empty; expected text")
+    report.rows = 1
+    report.counts["documents"] = 1
+    report.counts["characters"] = len(text)
+    report.counts["lines"] = text.count("\n") + (not text.endswith("\n"))
+    report.counts["lines ending in CRLF"] = text.count("\r\n")
+    report.first = text[:FIRST_CHARS]
+
+
+def _check_shard(path: Path, report: Report) -> None:
+    shard = Shard.open(path)
+    report.rows = len(shard)
+    report.counts["tokens"] = shard.tokens
+    report.counts["trained tokens"] = int((shard.weights != 0).sum())
+    if len(shard):
+        report.first = " ".join(map(str, shard.example(0)[0][:32].tolist()))
+
+
+def _check_recipe(path: Path, report: Report, recipe: RecipeCheck | None) -> None:
+    if recipe is None:
+        raise DataError(f"{path}: a recipe? expected .jsonl, .txt or .shard here")
+    found = recipe(path)
+    report.rows = 1
+    report.first = json.dumps(found, ensure_ascii=False, default=str)[:FIRST_CHARS]

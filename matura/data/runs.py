@@ -1,0 +1,154 @@
+"""Random runs of tokens that come again: `[a b c] … [d e] … [a b c] …`, what induction heads are
+made of.
+
+The first token of a run that comes again is a surprise; each token after it can be known only by
+finding where its predecessor stood before. Runs of 1 to 40 tokens, several to a document, come
+again after gaps of all sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from matura.core.rng import Rng, pair_is_for_exam
+from matura.data.draw import Draw, Ints
+
+BATCH = 128
+LONGEST_RUN = 40
+MOST_DISTINCT = 0.6
+"""Share of the vocabulary that one document may use, so that no token stands in two of its runs."""
+
+
+def exam_pairs(first: Ints, second: Ints) -> npt.NDArray[np.bool_]:
+    """`core.rng.pair_is_for_exam` for whole arrays (a test compares the two)."""
+    found: npt.NDArray[np.bool_] = ((first * 40503 + second * 30011 + 12345) % 1000003) % 5 == 0
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One document before it has tokens: the length of each run, and which run stands where."""
+
+    lengths: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @property
+    def distinct(self) -> int:
+        """How many different tokens it needs."""
+        return sum(self.lengths)
+
+
+def planned(rng: Rng, shortest: int, longest: int, most_distinct: int) -> Plan:
+    """Which runs a document of between `shortest` and `longest` tokens has, and where they stand.
+
+    A third are one run of 8 tokens or more, told two to four times with noise of any length or none
+    between. The others mix runs of all lengths, some of which come once and so are noise. Lengths
+    are spread evenly over their logarithm: short runs are the hard ones.
+    """
+    total = rng.randint(shortest, longest)
+    if rng.random() < 0.33:
+        return _told_again(rng, total, most_distinct)
+    lengths: list[int] = []
+    order: list[int] = []
+    room, distinct = total, most_distinct
+    while room > 0 and distinct > 0:
+        length = _length(rng, min(LONGEST_RUN, room, distinct))
+        times = rng.choice((1, 2, 2, 2, 3, 3, 4))
+        order += [len(lengths)] * min(times, max(1, room // length))
+        lengths.append(length)
+        room -= length * times
+        distinct -= length
+    rng.shuffle(order)
+    return Plan(tuple(lengths), tuple(order))
+
+
+def _told_again(rng: Rng, total: int, most_distinct: int) -> Plan:
+    """One run, several times; the noise between differs in length: no fixed distance helps."""
+    times = rng.choice((2, 2, 3, 4))
+    longest = max(1, min(total // times, most_distinct, LONGEST_RUN))
+    lengths = [rng.randint(min(8, longest), longest)]
+    order = [0]
+    distinct = most_distinct - lengths[0]
+    for left in range(times - 1, 0, -1):
+        room = min(distinct, (total - times * lengths[0]) // left)
+        noise = rng.randint(0, room) if room > 0 and rng.random() < 0.7 else 0
+        if noise:
+            order.append(len(lengths))
+            lengths.append(noise)
+            distinct -= noise
+            total -= noise
+        order.append(0)
+    return Plan(tuple(lengths), tuple(order))
+
+
+def _length(rng: Rng, most: int) -> int:
+    """1 to `most`, even over the logarithm."""
+    return min(most, int((most + 1.0) ** rng.random()))
+
+
+def documents(
+    rng: Rng, *, vocabulary: int, shortest: int, longest: int, for_exam: bool = False
+) -> Iterator[list[int]]:
+    """Endless documents of token ids below `vocabulary`.
+
+    No two neighbours anywhere in a document are a pair for exams; with `for_exam`, all of them
+    are, joints between runs aside.
+    """
+    most_distinct = min(longest, int(vocabulary * MOST_DISTINCT))
+    draw = Draw(rng.getrandbits(64))
+    while True:
+        plans = [planned(rng, shortest, longest, most_distinct) for _ in range(BATCH)]
+        widest = max(plan.distinct for plan in plans)
+        tokens = chained(draw, BATCH, widest, vocabulary, wanted=for_exam)
+        for plan, row in zip(plans, tokens.tolist(), strict=True):
+            yield laid_out(rng, plan, row, vocabulary, for_exam)
+
+
+def chained(draw: Draw, rows: int, width: int, vocabulary: int, *, wanted: bool) -> Ints:
+    """Rows of different tokens; `exam_pairs` is `wanted` for each two neighbours.
+
+    Where the tokens left over offer no such neighbour (small vocabularies), a token comes twice in
+    its row.
+    """
+    everyone = np.arange(rows)
+    used = np.zeros((rows, vocabulary), dtype=bool)
+    out = np.empty((rows, width), dtype=np.int64)
+    for at in range(width):
+        open_rows = everyone
+        for attempt in range(200):
+            tokens = draw.below(vocabulary, len(open_rows))
+            good = ~used[open_rows, tokens] if attempt < 60 else np.ones(len(tokens), dtype=bool)
+            if at:
+                good &= exam_pairs(out[open_rows, at - 1], tokens) == wanted
+            out[open_rows[good], at] = tokens[good]
+            open_rows = open_rows[~good]
+            if not len(open_rows):
+                break
+        used[everyone, out[:, at]] = True
+    return out
+
+
+def laid_out(rng: Rng, plan: Plan, tokens: list[int], vocabulary: int, for_exam: bool) -> list[int]:
+    """The runs in their order, with a token between where two runs would meet in an exam pair."""
+    starts = [0]
+    for length in plan.lengths:
+        starts.append(starts[-1] + length)
+    out: list[int] = []
+    for run in plan.order:
+        first = tokens[starts[run]]
+        if out and not for_exam and pair_is_for_exam(out[-1], first):
+            out.append(_between(rng, out[-1], first, vocabulary))
+        out += tokens[starts[run] : starts[run + 1]]
+    return out
+
+
+def _between(rng: Rng, left: int, right: int, vocabulary: int) -> int:
+    """A token that makes no exam pair with either neighbour; two thirds of all tokens do."""
+    while True:
+        token = rng.randrange(vocabulary)
+        if not pair_is_for_exam(left, token) and not pair_is_for_exam(token, right):
+            return token

@@ -1,0 +1,113 @@
+"""What teaches a small model to copy: tokens and words that come again, made up without end.
+
+By default, of the tokens: 60 % random runs over the whole text vocabulary; 8 % each of names,
+lists, pairs, quotes and variables. Practically no item is ever made twice: a run of two tokens has
+vocabulary² spellings, and a text holds at least two of about 10^7 made-up words besides its frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+
+from matura.core.errors import DataError
+from matura.core.leaves import did_you_mean
+from matura.core.rng import Rng
+from matura.core.types import Document, Given, TextCodec
+from matura.data.recall import TEXTS
+from matura.data.runs import documents
+from matura.data.source import Source
+
+KINDS = ("runs", *TEXTS)
+SHARES = {"runs": 0.60} | dict.fromkeys(TEXTS, 0.08)
+HELD_OUT = 0.02
+LEAST_HELD_OUT = 4_000
+"""Tokens of a validation or exam split, at the least."""
+BYTES_PER_TOKEN = 3
+
+
+class Repetition(Source):
+    """Documents of 60 to 250 tokens. Random runs hold token ids; everything else is text.
+
+    Without a tokenizer (while it is being trained) the runs are left out and tokens are guessed
+    from bytes.
+    """
+
+    kind: Literal["repetition"] = "repetition"
+    splits_itself: ClassVar[bool] = True
+    tokens: PositiveInt = 1_000_000
+    """How many tokens to make for training; 2 % of that besides for validation."""
+    shares: dict[str, NonNegativeFloat] = Field(default_factory=lambda: dict(SHARES))
+    """Each kind's part of the tokens; they need not sum to 1."""
+    shortest: PositiveInt = 60
+    longest: PositiveInt = 250
+    """Tokens of a document of random runs; give or take a few where runs meet."""
+
+    @field_validator("shares")
+    @classmethod
+    def _known(cls, shares: dict[str, float]) -> dict[str, float]:
+        for name in shares:
+            if name not in KINDS:
+                raise ValueError(f"no kind {name!r}{did_you_mean(name, KINDS)}")
+        if not sum(shares.values()) > 0:
+            raise ValueError("expected at least one share above 0")
+        return shares
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Repetition:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest ({self.shortest}) is above longest ({self.longest})")
+        return self
+
+    def read(self, given: Given) -> Iterator[Document]:
+        """Documents until there are enough tokens; every stretch of them has the shares."""
+        codec = given.tokenizer
+        shares = {name: share for name, share in self.shares.items() if share > 0}
+        if codec is None:
+            shares.pop("runs", None)
+        if not shares:
+            raise DataError(
+                "repetition: only random runs asked for, and no tokenizer to make them of"
+            )
+        made = dict.fromkeys(shares, 0)
+        wanted = self.tokens
+        if given.split != "train":
+            wanted = max(LEAST_HELD_OUT, int(self.tokens * HELD_OUT))
+        runs = self._runs(given) if "runs" in shares else iter(())
+        number = 0
+        while sum(made.values()) < wanted:
+            kind = min(shares, key=lambda name: made[name] / shares[name])
+            number += 1
+            id = f"repetition/{given.split}/{number}-{kind}"
+            if kind == "runs":
+                ids = next(runs)
+                made[kind] += len(ids)
+                yield Document(text="", id=id, ids=tuple(ids))
+            else:
+                text = self._text(kind, given.rng, codec)
+                made[kind] += size(text, codec)
+                yield Document(text=text, id=id)
+
+    def _runs(self, given: Given) -> Iterator[list[int]]:
+        assert given.tokenizer is not None
+        return documents(
+            given.rng,
+            vocabulary=given.tokenizer.text_vocab_size,
+            shortest=self.shortest,
+            longest=self.longest,
+            for_exam=given.split == "exam",
+        )
+
+    def _text(self, kind: str, rng: Rng, codec: TextCodec | None) -> str:
+        """One text, or several after each other until it is long enough to be worth a document."""
+        text = TEXTS[kind](rng)
+        while size(text, codec) < self.shortest:
+            text += "\n" + TEXTS[kind](rng)
+        return text
+
+
+def size(text: str, codec: TextCodec | None) -> int:
+    """Tokens of a text; guessed while there is no tokenizer."""
+    return len(text.encode()) // BYTES_PER_TOKEN if codec is None else len(codec.encode(text))

@@ -1,0 +1,1 @@
+"""One file, one exam: benchmark, gate and reward."""

@@ -1,0 +1,1 @@
+"""What a user runs: recipe, plan, climb, transcript."""

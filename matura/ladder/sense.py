@@ -1,0 +1,127 @@
+"""What is wrong with a recipe whose every part is right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from matura.core.errors import RecipeError
+from matura.core.leaves import did_you_mean
+from matura.ladder.lines import Place
+from matura.stages.parts import ModelSpec, Part, TokenizerSpec, Train
+from matura.stages.stage import StageKind
+from matura.text.dialects import dialect_named
+
+Complaint = tuple[Place, str]
+
+TOKENIZER = "tokenizer"
+SUM_TOLERANCE = 1e-6
+
+
+def complaints(
+    tokenizer: TokenizerSpec, model: ModelSpec, stages: Sequence[StageKind]
+) -> list[Complaint]:
+    """Every place that makes no sense together with the others, and why."""
+    found = [*_tokenizer(tokenizer), *_model(model)]
+    for i, stage in enumerate(stages):
+        place: Place = ("stages", i)
+        earlier = [below.name for below in stages[:i]]
+        if stage.name == TOKENIZER or stage.name in earlier:
+            taken = "is the tokenizer's own" if stage.name == TOKENIZER else "is taken"
+            found.append(((*place, "name"), f"the name {stage.name!r} {taken}"))
+        found += _mixture(stage, place)
+        found += _replay(stage, earlier, place)
+        found += _exams(stage, place)
+        train = getattr(stage, "train", None)
+        if isinstance(train, Train):
+            found += _train(train, model, (*place, "train"))
+    return found
+
+
+def _tokenizer(spec: TokenizerSpec) -> Iterator[Complaint]:
+    try:
+        tags = len(dialect_named(spec.dialect).tag_list(spec.spare))
+    except RecipeError as problem:
+        yield ("tokenizer", "dialect"), str(problem)
+        return
+    if spec.vocab_size < 256 + tags:
+        yield (
+            ("tokenizer", "vocab_size"),
+            f"{spec.vocab_size} has no room for 256 bytes and {tags} control tags",
+        )
+    if spec.mixture is not None:
+        yield from _shares(spec.mixture, 0.0, ("tokenizer", "mixture"))
+
+
+def _model(model: ModelSpec) -> Iterator[Complaint]:
+    if model.head_dim is None and model.hidden_size % model.heads:
+        yield (
+            ("model", "heads"),
+            f"hidden_size {model.hidden_size} is not divisible by {model.heads} heads; "
+            "choose others or give head_dim",
+        )
+    elif (model.head_dim or model.hidden_size // model.heads) % 2:
+        yield ("model", "head_dim" if model.head_dim else "heads"), "the head's size must be even"
+    if model.kv_heads is not None and model.heads % model.kv_heads:
+        yield (
+            ("model", "kv_heads"),
+            f"{model.heads} heads cannot be shared evenly among {model.kv_heads} kv_heads",
+        )
+
+
+def _mixture(stage: StageKind, place: Place) -> Iterator[Complaint]:
+    if stage.trains and not stage.mixture:
+        yield (*place, "mixture"), "missing; a stage needs at least one source"
+        return
+    replayed = sum(replay.share for replay in stage.replay)
+    yield from _shares(stage.mixture, replayed, (*place, "mixture"))
+
+
+def _shares(mixture: Sequence[Part], replayed: float, place: Place) -> Iterator[Complaint]:
+    total = sum(part.share for part in mixture) + replayed
+    if abs(total - 1) > SUM_TOLERANCE:
+        with_replay = " with the replay" if replayed else ""
+        yield place, f"the shares sum to {total:.6g}{with_replay}, not to 1"
+    titles = [part.title for part in mixture]
+    for i, title in enumerate(titles):
+        if title in titles[:i]:
+            yield (*place, i), f"a second {title!r}; give each its own 'name'"
+
+
+def _replay(stage: StageKind, earlier: Sequence[str], place: Place) -> Iterator[Complaint]:
+    for i, replay in enumerate(stage.replay):
+        here = (*place, "replay", i, "stage")
+        if replay.stage not in earlier:
+            known = did_you_mean(replay.stage, earlier) if earlier else " (it is the first)"
+            yield here, f"{replay.stage!r} is no earlier stage{known}"
+        elif replay.stage in [before.stage for before in stage.replay[:i]]:
+            yield here, f"{replay.stage!r} is replayed twice"
+
+
+def _exams(stage: StageKind, place: Place) -> Iterator[Complaint]:
+    names = [exam.exam for exam in stage.exams]
+    for i, exam in enumerate(stage.exams):
+        here = (*place, "exams", i)
+        if exam.at_least is None and exam.at_most is None:
+            yield here, f"{exam.exam} has no floor; give it at_least or at_most"
+        if exam.exam in names[:i]:
+            yield here, f"a second {exam.exam!r} in one stage"
+
+
+def _train(train: Train, model: ModelSpec, place: Place) -> Iterator[Complaint]:
+    if train.warmup_tokens > train.tokens:
+        yield (
+            (*place, "warmup_tokens"),
+            f"a warm-up of {train.warmup_tokens} tokens is longer than the {train.tokens} of training",
+        )
+    elif train.warmup_tokens + train.decay * train.tokens > train.tokens + 1:
+        yield (*place, "decay"), "warm-up and decay together are longer than the training"
+    if train.batch_tokens > train.tokens:
+        yield (
+            (*place, "batch_tokens"),
+            f"one batch of {train.batch_tokens} tokens is more than the {train.tokens} of training",
+        )
+    if train.batch_tokens < model.sequence_length:
+        yield (
+            (*place, "batch_tokens"),
+            f"{train.batch_tokens} is less than one row of sequence_length {model.sequence_length}",
+        )

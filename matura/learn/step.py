@@ -1,0 +1,79 @@
+"""One batch: forward and backward, compiled once per process and shared by every stage of the same shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from matura.learn.batch import Batch
+from matura.learn.compute import Compute
+from matura.learn.objective import Loss, Objective
+from matura.models.decoder import Attend, Decoder, attend_fused, attend_written
+
+
+def total_loss(
+    model: Decoder,
+    objective: Objective,
+    attend: Attend,
+    x_BTC: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    segments_BT: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor,
+) -> Tensor:
+    """The objective's total over one batch of embedded ids: all that is worth compiling."""
+    hidden = model.trunk(x_BTC, cos, sin, segments_BT, attend)
+    return objective.fused(hidden.flatten(0, 1), model.lm_head.weight, targets_N, weights_N)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(total_loss, dynamic=False)
+
+
+class Stepper:
+    """Computes losses and gradients of one model the way `compute` says."""
+
+    def __init__(self, model: Decoder, objective: Objective, compute: Compute) -> None:
+        self.model, self.objective, self.compute = model, objective, compute
+        model.compute_dtype = compute.dtype
+        self._run = _compiled() if compute.compiled else total_loss
+        self._attend = attend_written if compute.compiled else attend_fused
+
+    def gradients(self, batch: Batch, divisor: float, *, micro_rows: int | None = None) -> float:
+        """Adds the gradient of total / `divisor` to `.grad`; returns the total.
+
+        `divisor` is the step's whole weight, so any cut into micro-batches gives the same gradient.
+        """
+        totals = 0.0
+        for part in batch.split(micro_rows or len(batch.ids_BL)):
+            total = self._total(part)
+            (total / divisor).backward()  # type: ignore[no-untyped-call]
+            totals += float(total.detach())
+        return totals
+
+    def _total(self, batch: Batch) -> Tensor:
+        model = self.model
+        x = model.model.embed_tokens(batch.inputs_BT).to(model.compute_dtype)
+        return self._run(
+            model,
+            self.objective,
+            self._attend,
+            x,
+            *model.angles(batch.positions_BT),
+            batch.segments_BT,
+            batch.targets_BT.flatten(),
+            batch.target_weights_BT.flatten(),
+        )
+
+    def measure(self, batch: Batch) -> Loss:
+        """The loss without gradients, never compiled: evaluating must not change what training runs."""
+        with torch.no_grad():
+            logits = self.model(
+                batch.inputs_BT, positions_BT=batch.positions_BT, segments_BT=batch.segments_BT
+            )
+            return self.objective(logits, batch)

@@ -1,0 +1,1 @@
+"""One file, one lesson: conversations made up from a seed."""

@@ -1,0 +1,153 @@
+"""Exact short answers that stop: `Say hello.` -> `hello.`, with the case kept, in English and
+German.
+
+One rule carries over to words never seen: what follows is said exactly as it stands, its full stop
+included. Only that rule is examined. The questions with fixed answers (greetings, days, opposites
+...) are learnt by heart; they are training only, and there to show that not every short request is
+to be copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from matura.core.rng import Rng
+from matura.core.types import Conversation, Given
+from matura.lessons.facts import FULL, MINIMAL, Fact
+from matura.lessons.lesson import Lesson, conversation, unrepeated
+from matura.lessons.phrasing import Grammar, draw
+from matura.lessons.words import Gibberish, Language, Words
+
+GRAMMARS: dict[Language, Grammar] = {
+    "en": Grammar(
+        "en",
+        [
+            "<polite><verb><object><colon> {X}.",
+            "<polite><verb><object>, <manner>: {X}.",
+            "<polite><verb><object><colon> {X}.",
+            "<opening>: <verb><object><colon> {X}.",
+        ],
+        {
+            # plain wordings are what people type, so the empty filler is drawn more often
+            "polite": ["", "", "", "please ", "now ", "just ", "please just ", "kindly ", "only "],
+            "opening": ["your task", "task", "now", "quick", "next", "one more"],
+            "verb": [
+                "say",
+                "answer",
+                "answer with",
+                "reply",
+                "reply with",
+                "respond with",
+                "write",
+                "tell me",
+                "give me",
+                "output",
+            ],
+            "object": ["", "", "", " this", " exactly", " exactly this", " only", " only this"],
+            "manner": ["nothing else", "no more", "exactly so", "and stop", "then stop"],
+            "colon": ["", ":"],
+        },
+    ),
+    "de": Grammar(
+        "de",
+        [
+            "<polite><verb><object><colon> {X}.",
+            "<opening>: <verb><object><colon> {X}.",
+        ],
+        {
+            "polite": ["", "", "bitte ", "nun ", "jetzt ", "also ", "los, "],
+            "opening": ["deine Aufgabe", "Aufgabe", "nun", "weiter"],
+            "verb": ["sag", "sage", "antworte", "antworte mit", "schreib", "schreibe", "gib"],
+            "object": ["", "", " nur", " genau", " einfach", " genau das", " nur das"],
+            "colon": ["", ":"],
+        },
+    ),
+}
+
+_OPENINGS: dict[Language, tuple[str, ...]] = {
+    "en": ("", "Question: ", "Please answer: ", "Tell me: ", "Quick: ", "So, "),
+    "de": ("", "Frage: ", "Bitte antworte: ", "Sag mir: ", "Schnell: ", "Also, "),
+}
+_SUMS = (
+    "What is {a}+{b}?",
+    "{a} + {b} = ?",
+    "How much is {a} plus {b}?",
+    "Add {a} and {b}.",
+)
+_SUMS_UP_TO = 50
+
+
+class FormatLock(Lesson):
+    """Say exactly what is asked for and stop."""
+
+    kind: Literal["format_lock"] = "format_lock"
+    size: Literal["minimal", "full"] = "minimal"
+    """`minimal`: greetings, yes and no, days, numbers to 20, opposites, colours. `full` adds
+    general knowledge."""
+    math: Literal["include", "exclude", "only"] = "exclude"
+    """Whether sums of numbers up to 50 are answered by heart; a lesson with a calculator
+    contradicts that."""
+    gibberish: Gibberish = "include"
+    facts: float = Field(default=0.1, ge=0.0, le=0.9)
+    """Share of questions with fixed answers in training."""
+    max_words: int = Field(default=3, ge=1, le=8)
+
+    def items(self, given: Given) -> Iterator[Conversation]:
+        """Sayings without end; in training, questions with fixed answers among them."""
+        known = MINIMAL + (FULL if self.size == "full" else ())
+        sayings = unrepeated((item,) for item in self._sayings(given))
+        while True:
+            if given.split == "train":
+                if self.math == "only" or (self.math == "include" and given.rng.random() < 0.15):
+                    yield _sum(given.rng)
+                    continue
+                if given.rng.random() < self.facts:
+                    yield _fact(given.rng.choice(known), given.rng)
+                    continue
+            saying = next(sayings, None)
+            if saying is None:
+                return
+            yield saying
+
+    def _sayings(self, given: Given) -> Iterator[Conversation]:
+        words = Words.of(given.split, self.gibberish, given.tokenizer)
+        while True:
+            phrasing = draw(GRAMMARS, given.rng, given.split, self.german)
+            count = given.rng.randint(1, self.max_words)
+            payload = words.payload(given.rng, count, phrasing.language)
+            yield conversation(
+                phrasing.about(payload),
+                operator="SAY",
+                payload=payload,
+                template=phrasing.text,
+                language=phrasing.language,
+                expected=f"{payload}.",
+            )
+
+
+def _fact(fact: Fact, rng: Rng) -> Conversation:
+    opening = rng.choice(_OPENINGS[fact.language])
+    return conversation(
+        opening + fact.question,
+        operator="FACT",
+        payload=fact.question,
+        template=opening + "{X}",
+        language=fact.language,
+        expected=fact.answer,
+    )
+
+
+def _sum(rng: Rng) -> Conversation:
+    a, b = rng.randint(0, _SUMS_UP_TO), rng.randint(0, _SUMS_UP_TO)
+    template = rng.choice(_SUMS)
+    return conversation(
+        template.format(a=a, b=b),
+        operator="SUM",
+        payload=f"{a}+{b}",
+        template=template,
+        language="en",
+        expected=f"{a + b}.",
+    )

@@ -1,0 +1,214 @@
+"""COPY X -> X; WRAP X -> [X]; EXTRACT: a text with one marked part -> that part.
+
+One payload goes through all three operators in turn, so that only the instruction decides what
+becomes of it. Payloads have 1 to 4 words, each count equally often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from matura.core.types import Conversation, Given
+from matura.lessons.lesson import Lesson, conversation, unrepeated
+from matura.lessons.phrasing import BARE, DELIMITERS, Grammar
+from matura.lessons.words import Gibberish, Language, Words
+
+OPERATORS = ("COPY", "WRAP", "EXTRACT")
+
+_QUOTED = (BARE, BARE, BARE, *DELIMITERS)
+_POLITE = ("", "", "", "please ", "now ", "just ", "kindly ", "can you ", "you must ")
+_POLITE_DE = ("", "", "bitte ", "nun ", "jetzt ", "also ")
+_GAP = (": ", ": ", ":\n", " - ", "\n", " ")
+
+_COPY_EN = Grammar(
+    "en",
+    [
+        "<polite><verb>: <quoted>",
+        "<polite><verb> <quoted>",
+        "<polite><verb> <object><gap><quoted>",
+        "<polite><verb> <object>, <manner>: <quoted>",
+        "<quoted> - <polite><verb> <pointer>",
+    ],
+    {
+        "polite": _POLITE,
+        "verb": ["copy", "copy out", "duplicate", "reproduce", "copy down", "transcribe", "clone"],
+        "object": ["this", "the following", "this text", "these words", "the text", "the words"],
+        "manner": ["exactly", "unchanged", "as it is", "nothing else", "word for word"],
+        "pointer": ["this", "that", "it", "this text", "these words"],
+        "gap": _GAP,
+        "quoted": _QUOTED,
+    },
+)
+_COPY_DE = Grammar(
+    "de",
+    [
+        "<polite><verb>: <quoted>",
+        "<polite><verb> <object><gap><quoted>",
+        "<quoted> - <polite><verb> <pointer>",
+    ],
+    {
+        "polite": _POLITE_DE,
+        "verb": ["kopiere", "übernimm", "dupliziere", "kopier"],
+        "object": ["das", "dies", "diesen Text", "diese Worte", "den Text"],
+        "pointer": ["das", "es", "diesen Text", "diese Worte"],
+        "gap": _GAP,
+        "quoted": _QUOTED,
+    },
+)
+_WRAP_EN = Grammar(
+    "en",
+    [
+        "<polite><verb>: <quoted>",
+        "<polite><verb> <quoted>",
+        "<polite><verb> <object><gap><quoted>",
+        "<polite><verb> <object> in <brackets><gap><quoted>",
+        "<polite>put <brackets> around <object><gap><quoted>",
+        "<polite>put <object> in <brackets>: <quoted>",
+        "<quoted> - <polite><verb> <pointer>",
+        "<quoted> - <polite>put <brackets> around <pointer>",
+    ],
+    {
+        "polite": _POLITE,
+        "verb": ["wrap", "bracket", "enclose", "box", "wrap up", "surround"],
+        "object": ["this", "the following", "this text", "these words", "the text", "the words"],
+        "brackets": ["brackets", "square brackets", "a pair of brackets", "[ ]"],
+        "pointer": ["this", "that", "it", "this text", "these words"],
+        "gap": _GAP,
+        "quoted": _QUOTED,
+    },
+)
+_WRAP_DE = Grammar(
+    "de",
+    [
+        "<polite><verb>: <quoted>",
+        "<polite><verb> <object><gap><quoted>",
+        "<polite>setze <object> in <brackets>: <quoted>",
+        "<quoted> - <polite><verb> <pointer>",
+    ],
+    {
+        "polite": _POLITE_DE,
+        "verb": ["klammere", "umrahme", "umschließe"],
+        "object": ["das", "dies", "diesen Text", "diese Worte", "den Text"],
+        "brackets": ["Klammern", "eckige Klammern", "[ ]"],
+        "pointer": ["das", "es", "diesen Text", "diese Worte"],
+        "gap": _GAP,
+        "quoted": _QUOTED,
+    },
+)
+_EXTRACT_EN = Grammar(
+    "en",
+    [
+        "<polite><verb> <part><from><who> <does> <marked> <tail>",
+        "<polite><verb> <part><from><marked> <is> <tail>",
+        "<polite><verb> <part><from><who> <does> <marked>",
+        "<who> <does> <marked> <tail> - <polite><verb> <part>",
+        "<marked> <is> <tail> - <polite><verb> <part>",
+    ],
+    {
+        "polite": _POLITE,
+        "verb": ["extract", "find", "pull out", "pick out", "take out", "isolate", "get"],
+        "part": [
+            "the marked part",
+            "the marked text",
+            "the marked words",
+            "what is marked",
+            "the part in marks",
+            "the delimited part",
+            "the enclosed text",
+        ],
+        "from": [": ", ": ", ":\n", " from: ", " in: ", " from this: ", " here: ", "\n"],
+        "who": [
+            "the sign",
+            "my aunt",
+            "the old book",
+            "this label",
+            "her letter",
+            "a voice",
+            "the page",
+            "the note",
+            "our guide",
+            "he",
+            "she",
+            "they",
+        ],
+        "does": ["says", "shows", "has", "mentions", "reads", "calls", "used", "put", "needs"],
+        "is": ["was", "is", "stood", "came", "belongs", "stays"],
+        "tail": [
+            "on the box",
+            "at noon",
+            "for us",
+            "by the road",
+            "in the hall",
+            "once more",
+            "with care",
+            "on page two",
+            "at the end",
+            "as a name",
+        ],
+        "marked": DELIMITERS,
+    },
+)
+_EXTRACT_DE = Grammar(
+    "de",
+    [
+        "<polite><verb> <part><from><who> <does> <marked> <tail>",
+        "<who> <does> <marked> <tail> - <polite><verb> <part>",
+    ],
+    {
+        "polite": _POLITE_DE,
+        "verb": ["finde", "entnimm", "hole", "extrahiere"],
+        "part": ["den markierten Teil", "den markierten Text", "die markierten Worte"],
+        "from": [": ", ":\n", " aus: ", " hier: "],
+        "who": ["das Schild", "der Brief", "mein Onkel", "das Buch", "sie", "er"],
+        "does": ["sagt", "zeigt", "hat", "nennt", "braucht"],
+        "tail": ["im Haus", "am Ende", "für uns", "auf der Seite", "noch einmal"],
+        "marked": DELIMITERS,
+    },
+)
+
+GRAMMARS: dict[str, dict[Language, Grammar]] = {
+    "COPY": {"en": _COPY_EN, "de": _COPY_DE},
+    "WRAP": {"en": _WRAP_EN, "de": _WRAP_DE},
+    "EXTRACT": {"en": _EXTRACT_EN, "de": _EXTRACT_DE},
+}
+
+
+class Operators(Lesson):
+    """Three things to do with a text, told apart by the instruction alone."""
+
+    kind: Literal["operators"] = "operators"
+    gibberish: Gibberish = "include"
+    max_words: int = Field(default=4, ge=1, le=8)
+    """Payloads have 1 to this many words, each equally often."""
+
+    def items(self, given: Given) -> Iterator[Conversation]:
+        """One payload after the other, each under all three operators; word counts in turn."""
+        return unrepeated(self._groups(given))
+
+    def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
+        words = Words.of(given.split, self.gibberish, given.tokenizer)
+        group = 0
+        while True:
+            count = 1 + group % self.max_words
+            group += 1
+            language: Language = "de" if given.rng.random() < self.german else "en"
+            payload = words.payload(given.rng, count, language)
+            yield tuple(_item(given, operator, payload, count, language) for operator in OPERATORS)
+
+
+def _item(
+    given: Given, operator: str, payload: str, count: int, language: Language
+) -> Conversation:
+    phrasing = GRAMMARS[operator][language].draw(given.rng, given.split)
+    return conversation(
+        phrasing.about(payload),
+        operator=operator,
+        payload=payload,
+        template=phrasing.text,
+        language=language,
+        bucket=f"{operator} x {count}",
+        expected=f"[{payload}]" if operator == "WRAP" else payload,
+    )

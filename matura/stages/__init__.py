@@ -1,0 +1,1 @@
+"""One file, one stage kind: the glue between data, learning and exams."""

@@ -1,0 +1,148 @@
+"""The parts every stage of a recipe is made of, and how a field takes any leaf of a room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
+from pydantic_core import CoreSchema, core_schema
+
+from matura import exams
+from matura.core.errors import RecipeError
+from matura.core.leaves import leaves
+from matura.core.record import Frozen
+from matura.data import sources
+from matura.data.source import Source
+from matura.exams.exam import Exam
+from matura.lessons import lesson
+from matura.lessons.lesson import Lesson
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""Names stand in paths and in `--set`, so they hold no dots, slashes, blanks or capitals."""
+
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class OneOf:
+    """Marks a field that takes any leaf of a room, told apart by `key`.
+
+    The leaves are looked for when a recipe is first read, not when this module is imported.
+    """
+
+    def __init__(self, key: str, found: Callable[[], Mapping[str, type[Frozen]]]) -> None:
+        self.key = key
+        self.found = found
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Lets pydantic choose the leaf by its name."""
+        choices = {name: handler.generate_schema(leaf) for name, leaf in self.found().items()}
+        return core_schema.tagged_union_schema(choices, discriminator=self.key)
+
+
+def source_kinds() -> dict[str, type[Frozen]]:
+    """Every source and every lesson, by the name of its file.
+
+    Raises:
+        RecipeError: a source and a lesson share a name.
+    """
+    found: dict[str, type[Frozen]] = dict(leaves(sources, Source))  # type: ignore[type-abstract]
+    made_up = lesson.kinds()
+    if both := found.keys() & made_up.keys():
+        raise RecipeError(f"both a source and a lesson: {sorted(both)}")
+    return found | made_up
+
+
+def exam_kinds() -> dict[str, type[Frozen]]:
+    """Every exam, by the name of its file."""
+    return dict(leaves(exams, Exam, skip=("exam",)))
+
+
+class Part(Frozen):
+    """One source of a mixture and its share of the stage's tokens."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    source: Annotated[Source | Lesson, OneOf("kind", source_kinds)]
+    share: Share
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    """How reports call it; the source's kind if absent."""
+    max_repeats: float = Field(default=5.0, gt=0)
+    """How often an item may be seen before the share counts as out of reach."""
+
+    @property
+    def title(self) -> str:
+        """Its name, given or not."""
+        return self.name or self.source.kind
+
+
+class Replay(Frozen):
+    """An earlier stage's own data, shown again so that it is not forgotten."""
+
+    stage: str
+    share: Share
+    max_repeats: float = Field(default=5.0, gt=0)
+    """How often an item may be seen before the share counts as out of reach."""
+
+
+class TokenizerSpec(Frozen):
+    """Byte-level BPE, trained on the recipe's own text."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(ge=288, le=1_000_000)
+    """All ids: the 256 bytes, the merges, the control tags and the spare ones."""
+    dialect: str = "matura"
+    split: Literal["words", "atoms"] = "words"
+    """`atoms` keeps spaces apart from words, so that a word is spelled alike wherever it stands."""
+    spare: int = Field(default=16, ge=0, le=1024)
+    """Control tags without a meaning yet, so that the model never has to grow."""
+    mixture: tuple[Part, ...] | None = None
+    """What it is trained on; the first stage's mixture if absent."""
+    corpus_bytes: PositiveInt = 20_000_000
+    """How much text it is trained on at most."""
+
+
+class ModelSpec(Frozen):
+    """The shape of the decoder."""
+
+    hidden_size: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt | None = None
+    """As many as `heads` if absent."""
+    head_dim: PositiveInt | None = None
+    """`hidden_size / heads` if absent."""
+    intermediate_size: PositiveInt | None = None
+    """Of the feed-forward layers; 8/3 of `hidden_size`, up to a multiple of 64, if absent."""
+    sequence_length: int = Field(ge=8, le=1_048_576)
+    qk_norm: bool = True
+    tie_embeddings: bool = True
+    rope_theta: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)
+
+
+class Train(Frozen):
+    """How long and how fast a stage learns; lengths in tokens, which do not move with the batch."""
+
+    tokens: PositiveInt = 1_000_000
+    """Tokens seen, pad not counted."""
+    batch_tokens: PositiveInt = 4096
+    """Tokens per step over all micro-batches."""
+    learning_rate: float = Field(default=3e-3, gt=0, le=1)
+    """Of AdamW: embeddings, norms and the head."""
+    matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
+    """Of Muon: every other matrix."""
+    warmup_tokens: int = Field(default=0, ge=0)
+    """Tokens over which the rates rise from 0."""
+    decay: float = Field(default=0.4, ge=0, le=1)
+    """Share of the tokens, at the end, over which the rates fall to 0 in a straight line."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    """The gradient's longest norm."""
+    evaluations: PositiveInt = 4
+    """How often validation loss is measured, spread evenly, the end included."""
+    checkpoint_every_s: float = Field(default=30.0, gt=0, exclude=True)
+    """Seconds of training that a kill may cost; no part of what the stage is."""

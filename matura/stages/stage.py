@@ -1,0 +1,100 @@
+"""What a stage is: a part of the recipe that knows how to make its own folder.
+
+Every stage makes from parents (whole folders) a work folder and numbers; the ladder publishes, examines
+and records it. A kind of stage is one file here, found by its name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from matura import stages
+from matura.core.leaves import leaves
+from matura.core.ledger import Ledger
+from matura.core.record import Frozen
+from matura.core.types import Document
+from matura.exams.exam import Exam
+from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
+from matura.talk.rollout import Sampler
+
+NOT_STAGES = ("stage", "parts")
+"""Files of this folder that define no kind of stage."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may lean on besides its own settings and its parents' folders."""
+
+    seed: int
+    tokenizer: TokenizerSpec
+    model: ModelSpec
+    start: str | None
+    """The stage whose model this one goes on with; None for the first."""
+    earlier: Mapping[str, StageKind]
+    """The stages below, in climbing order, the tokenizer's included."""
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making a stage came to."""
+
+    tokens: int
+    """Tokens trained on; for a tokenizer, tokens of its corpus or 0."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Got share of each part of the mixture by title, of each replay by `replay:STAGE`."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else worth keeping in the record."""
+
+
+class StageKind(Frozen, ABC):
+    """One step of the ladder, as it stands in the recipe."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    trains: ClassVar[bool] = True
+    """Whether it yields a model: then it has parents, a mixture that sums to 1, and exams."""
+
+    name: str = Field(pattern=NAME)
+    kind: str
+    mixture: tuple[Part, ...] = ()
+    replay: tuple[Replay, ...] = ()
+    exams: tuple[Annotated[Exam, OneOf("exam", exam_kinds)], ...] = ()
+
+    @abstractmethod
+    def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
+        """Fills `work`, going on from what an interrupted call of the same stage left there.
+
+        `parents` are the whole folders of the tokenizer, the stage before and the replayed stages, by
+        stage name. The model goes to `work/model`, checkpoints to `work/state`, data to `work/data`.
+        Leaves nothing open and no other file than is worth keeping.
+
+        Raises:
+            MaturaError: it cannot be made; what is in `work` stays for the next try.
+        """
+
+    def sampler(self, work: Path, parents: Mapping[str, Path], context: Context) -> Sampler:
+        """The finished model, ready to sit exams.
+
+        Raises:
+            StoreError: no model there, or a broken one.
+        """
+        from matura.stages.loading import sampler_of  # torch
+
+        return sampler_of(work / "model")
+
+    def held_out(self, folder: Path) -> Callable[[], Sequence[Document]]:
+        """Reads the documents of this stage's own data that no training ever sees."""
+        return lambda: held_out_documents(folder / "data")
+
+
+def stage_kinds() -> dict[str, type[StageKind]]:
+    """Every kind of stage that a recipe may list, by the name of its file; the tokenizer is implicit."""
+    found = leaves(stages, StageKind, skip=NOT_STAGES)  # type: ignore[type-abstract]
+    return {name: kind for name, kind in found.items() if kind.trains}

@@ -1,0 +1,1 @@
+"""Words to ids and back: tokenizer, chat template, packing, shards."""
