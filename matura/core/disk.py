@@ -21,6 +21,8 @@ GONE = ".gone"
 """Ending of a folder that is being deleted."""
 WORK = ".work"
 """Ending of a folder that is being made."""
+PROBE = "probe-"
+"""Start of a folder that only tries whether the disk takes one."""
 
 
 @contextmanager
@@ -147,7 +149,7 @@ def sweep(folder: Path) -> list[Path]:
     """Removes what interrupted writers left anywhere below `folder`, and says what it was.
 
     Leftovers are files whose name starts with a dot or ends in `.tmp`, and folders that end in
-    `.work` or `.gone`. Only for whoever may write there: another writer's unfinished file would go too.
+    `.work` or `.gone`. Only for whoever may write there: another's unfinished file would go too.
 
     Raises:
         StoreError: a leftover could not be removed.
@@ -175,7 +177,7 @@ def preflight(folder: Path, *, need_bytes: int = 0) -> None:
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise StoreError(f"{part}: is a file, a folder was expected")
-    probe = folder / f"probe-{os.getpid()}{WORK}"
+    probe = folder / f"{PROBE}{os.getpid()}{WORK}"
     moved = probe.with_suffix(GONE)
     with telling(folder, "write in this folder"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,3 +194,17 @@ def preflight(folder: Path, *, need_bytes: int = 0) -> None:
         raise StoreError(
             f"{folder}: {need_bytes / 1e9:.2f} GB are needed, {free_bytes / 1e9:.2f} GB are free"
         )
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes everything in a folder survive a power cut.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with telling(folder, "fsync"):
+        for here, _, files in os.walk(folder, topdown=False):
+            for name in files:
+                with Path(here, name).open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(Path(here))

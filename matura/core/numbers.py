@@ -1,4 +1,4 @@
-"""How an exact number is written: the one spelling for lesson data, tool results and graders.
+"""How an exact number is written: one spelling for lesson data, tool results and graders.
 
 A lesson that writes 2.50 where the calculator says 2.5 teaches a model to distrust its tool.
 """
@@ -9,7 +9,7 @@ from fractions import Fraction
 
 
 def spell(value: Fraction | int) -> str:
-    """`17` for a whole number, `2.5` where the decimals end, `a/b` in lowest terms otherwise; never rounded."""
+    """`17` if whole, `2.5` if its decimals end, `a/b` in lowest terms otherwise; never rounded."""
     value = Fraction(value)
     top, bottom = value.numerator, value.denominator
     if bottom == 1:

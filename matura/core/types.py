@@ -38,6 +38,8 @@ class Document:
     text: str
     id: str
     ids: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    """One for each of `ids`, where not all of them can be learned (noise in random token runs)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,49 +1,43 @@
-"""From a source to shards: read, drop duplicates, split by content, render, write; every item
-accounted for.
-
-The surprising thing: a source with too few items for its splits (one long book) is read a second
-time. Its documents are then cut into sections first, and if that is not enough the items whose
-hashes come nearest take the empty places; the report's notes say so.
-"""
+"""From a source to shards: read, drop duplicates, split by content, render, write, count
+everything."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from matura.core.errors import DataError
 from matura.core.rng import rng
-from matura.core.types import Conversation, Document, Example, Given, Split
+from matura.core.types import Conversation, Document, Example, Given, Split, TextCodec
+from matura.data.lines import BadLine, decoded, lines
+from matura.data.rows import item, parsed
 from matura.data.source import Source
-from matura.data.split import content_key, place_of, sections, split_of
+from matura.data.split import Division, Item, content_key, division
 from matura.text.shards import ShardInfo, ShardWriter
 from matura.text.template import Template
 
 BATCH = 256
-FEW_ITEMS = 10_000
-"""Only sources with fewer items can have an empty split, so only of so many are places
-remembered."""
+BATCH_CHARS = 2**22
 HELD_OUT_LIMIT_BYTES = 4 * 2**20
 """Enough text for bits per byte to a thousandth; more would only make the exam slow."""
 FIRST_TOKENS = 64
-
-Plan = Literal["whole", "sections", "nearest"]
 
 
 class Readable(Protocol):
     """A source or a lesson."""
 
-    kind: str
+    @property
+    def kind(self) -> str: ...
 
-    def read(self, given: Given) -> Iterator[Document | Conversation]: ...
+    def read(self, given: Given) -> Iterator[Item]: ...
 
 
 @dataclass(slots=True)
@@ -98,22 +92,35 @@ def build(
         DataError: the input is wrong, yields nothing, or is too little to be split.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plans: tuple[Plan, ...] = ("whole", "sections", "nearest")
-    if not divided_by_content(source):
-        plans = ("whole",)
-    moved: dict[str, Split] = {}
-    for plan in plans:
-        work = _Work(source, name, template, folder, seed, stage, plan, moved)
-        built = work.done()
-        empty = [split for split in work.splits if not built.kept.get(split)]
-        if not empty:
-            return built
-        moved = work.nearest()
-    items = sum(built.kept.values())
-    raise DataError(
-        f"{name}: too little to split: {items} items leave nothing for {' and '.join(empty)}; "
-        "expected at least 3 different ones"
-    )
+    gathering = Gathering(source, name, template.tokenizer, seed, stage)
+    built = _Work(gathering, template, folder).done()
+    if empty := [split for split in ("train", "validation") if not built.kept.get(split)]:
+        built.train.unlink()
+        built.validation.unlink()
+        raise DataError(
+            f"{name}: nothing for {' and '.join(empty)} among {built.read} items (dropped: "
+            f"{built.dropped or 'none'})"
+        )
+    return built
+
+
+def training_texts(
+    source: Readable, *, name: str, seed: int, stage: str, tokenizer: TextCodec | None = None
+) -> Iterator[str]:
+    """What a tokenizer may be trained on: the text of the training split alone.
+
+    Raises:
+        DataError: the input is wrong or yields nothing.
+    """
+    gathering = Gathering(source, name, tokenizer, seed, stage)
+    for split, thing in gathering.divided(("train",)):
+        if split != "train":
+            continue
+        if isinstance(thing, Document):
+            if thing.ids is None:
+                yield thing.text
+        else:
+            yield "\n".join(turn.content for turn in thing.messages if turn.content)
 
 
 def divided_by_content(source: Readable) -> bool:
@@ -129,55 +136,65 @@ def held_out(path: Path) -> list[Document]:
         DataError: it is missing or damaged.
     """
     found = []
-    try:
-        with path.open(encoding="utf-8") as rows:
-            for number, line in enumerate(rows, start=1):
-                try:
-                    row = json.loads(line)
-                    found.append(Document(text=row["text"], id=row["id"]))
-                except (ValueError, KeyError, TypeError):
-                    raise DataError(f"{path}:{number}: expected 'id' and 'text'") from None
-    except OSError as problem:
-        raise DataError(f"{path}: {problem.strerror}") from None
+    for number, raw in lines(path):
+        try:
+            thing = item(parsed(decoded(raw)), "text", str(number))
+        except BadLine as problem:
+            raise DataError(f"{path}:{number}: {problem}") from None
+        assert isinstance(thing, Document)
+        found.append(thing)
     return found
 
 
-class _Work:
-    """One pass over a source, under one plan for what to do about empty splits."""
+@dataclass(slots=True)
+class Gathering:
+    """One source's items with their splits, the same ones each time they are asked for."""
 
-    def __init__(
-        self,
-        source: Readable,
-        name: str,
-        template: Template,
-        folder: Path,
-        seed: int,
-        stage: str,
-        plan: Plan,
-        moved: Mapping[str, Split],
-    ) -> None:
-        self._source, self._template, self._plan, self._moved = source, template, plan, moved
-        self._seed, self._stage, self._name = seed, stage, name
-        self.splits: tuple[Split, ...] = ("train", "validation")
-        if divided_by_content(source):
-            self.splits = ("train", "validation", "exam")
-        held = folder / f"{name}.heldout.jsonl"
+    source: Readable
+    name: str
+    tokenizer: TextCodec | None
+    seed: int
+    stage: str
+    division: Division = field(default_factory=Division)
+    """Filled in by `divided` for sources that are split by content."""
+
+    def divided(self, splits: Sequence[Split]) -> Iterator[tuple[Split, Item]]:
+        """Each item and its split; `splits` are those that self-splitting sources are asked for."""
+        if divided_by_content(self.source):
+            self.division = division(lambda: self._read("train"), self.name)
+            for thing in self.division.items(self._read("train")):
+                yield self.division.split(thing), thing
+            return
+        for split in splits:
+            for thing in self._read(split):
+                yield split, thing
+
+    def _read(self, split: Split) -> Iterator[Item]:
+        stream = rng(self.seed, self.stage, "gather", self.name, split)
+        return iter(self.source.read(Given(rng=stream, tokenizer=self.tokenizer, split=split)))
+
+
+class _Work:
+    """One pass over a source, from its items to the files."""
+
+    def __init__(self, gathering: Gathering, template: Template, folder: Path) -> None:
+        self._gathering, self._template = gathering, template
+        name = gathering.name
         self._built = Built(
             name=name,
             train=folder / f"{name}.train.shard",
             validation=folder / f"{name}.validation.shard",
-            held_out=held if divided_by_content(source) else None,
+            held_out=folder / f"{name}.heldout.jsonl",
         )
-        self._seen: set[str] = set()
-        self._places: list[tuple[float, str, Split]] = []
         self._kept: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._lengths: list[int] = []
 
     def done(self) -> Built:
-        """Reads everything and writes everything."""
+        """Reads everything and writes everything; on an error nothing is left behind."""
         built = self._built
         codec = self._template.tokenizer
+        held = _HeldOut()
         with ExitStack() as stack:
             writers = {
                 split: stack.enter_context(
@@ -185,89 +202,58 @@ class _Work:
                 )
                 for split, path in (("train", built.train), ("validation", built.validation))
             }
-            held = _HeldOut(built.held_out)
-            stack.enter_context(held)
-            for split, items in self._batches():
+            for split, things in self._batches():
                 if split == "exam":
-                    self._kept[split] += held.add(items)
+                    self._kept[split] += held.add(things)
                 else:
-                    self._write(writers[split], split, items)
+                    self._write(writers[split], split, things)
             if not built.read:
-                raise DataError(f"{self._name}: the source {self._source.kind!r} yielded nothing")
+                kind = self._gathering.source.kind
+                raise DataError(f"{built.name}: the source {kind!r} yielded nothing")
             built.shards = {split: writer.close() for split, writer in writers.items()}
-        if built.held_out is not None and not built.held_out.exists():
+        if held.lines and built.held_out is not None:
+            held.write(built.held_out)
+        else:
             built.held_out = None
-        built.kept, built.dropped = dict(self._kept), dict(self._dropped)
         if held.left_out:
-            built.dropped["held out beyond the limit"] = held.left_out
-        if self._plan != "whole":
-            built.notes.append(
-                "too few documents for all splits: cut into sections"
-                + (", and the nearest moved" if self._moved else "")
-            )
+            self._dropped["held out beyond the limit"] = held.left_out
+        if self._gathering.division.cut:
+            built.notes.append("too few documents for all splits: cut into sections first")
+        if self._gathering.division.moved:
+            built.notes.append("too few items for all splits: the nearest were moved")
+        built.kept, built.dropped = dict(self._kept), dict(self._dropped)
         built.lengths = _quantiles(self._lengths)
         assert built.read == sum(built.kept.values()) + sum(built.dropped.values())
         return built
 
-    def nearest(self) -> dict[str, Split]:
-        """Items to move so that no split is empty: those whose places come nearest to an empty
-        one."""
-        counts = Counter(split for _, _, split in self._places)
-        moved: dict[str, Split] = {}
-        for split in ("validation", "exam"):
-            if split in self.splits and not counts[split] and counts["train"] > 1:
-                place, key, _ = min(
-                    p for p in self._places if p[2] == "train" and p[1] not in moved
-                )
-                moved[key] = "validation" if split == "validation" else "exam"
-                counts["train"] -= 1
-        return moved
-
-    def _items(self, split: Split) -> Iterator[Document | Conversation]:
-        stream = rng(self._seed, self._stage, "gather", self._name, split)
-        given = Given(rng=stream, tokenizer=self._template.tokenizer, split=split)
-        for thing in self._source.read(given):
-            if isinstance(thing, Document) and self._plan != "whole":
-                yield from sections(thing)
-            else:
-                yield thing
-
-    def _batches(self) -> Iterator[tuple[Split, list[Document | Conversation]]]:
+    def _batches(self) -> Iterator[tuple[Split, list[Item]]]:
         """What is kept, in batches of one split each, in the order read."""
-        waiting: dict[Split, list[Document | Conversation]] = {split: [] for split in self.splits}
-        for split, thing in self._sorted():
-            waiting[split].append(thing)
-            if len(waiting[split]) >= BATCH:
-                yield split, waiting[split]
-                waiting[split] = []
-        for split, things in waiting.items():
-            if things:
-                yield split, things
+        waiting: dict[Split, list[Item]] = {}
+        chars: Counter[Split] = Counter()
+        for split, thing in self._new():
+            batch = waiting.setdefault(split, [])
+            batch.append(thing)
+            chars[split] += len(thing.text) if isinstance(thing, Document) else 0
+            if len(batch) >= BATCH or chars[split] >= BATCH_CHARS:
+                yield split, waiting.pop(split)
+                chars[split] = 0
+        yield from waiting.items()
 
-    def _sorted(self) -> Iterator[tuple[Split, Document | Conversation]]:
-        """Each item that is new and not empty, with its split."""
-        by_content = divided_by_content(self._source)
-        asked: Iterable[Split] = ("train",) if by_content else self.splits
-        for split in asked:
-            for thing in self._items(split):
-                self._built.read += 1
-                if isinstance(thing, Document) and thing.ids is None and not thing.text.strip():
-                    self._dropped["empty"] += 1
-                    continue
-                key = content_key(thing)
-                if key in self._seen:
-                    self._dropped["duplicate"] += 1
-                    continue
-                self._seen.add(key)
-                if by_content:
-                    split = self._moved.get(key) or split_of(thing)
-                    if len(self._places) < FEW_ITEMS:
-                        self._places.append((place_of(thing), key, split))
+    def _new(self) -> Iterator[tuple[Split, Item]]:
+        """Each item that is not empty and was not there before, with its split."""
+        seen: set[str] = set()
+        for split, thing in self._gathering.divided(("train", "validation")):
+            self._built.read += 1
+            key = content_key(thing)
+            if isinstance(thing, Document) and thing.ids is None and not thing.text.strip():
+                self._dropped["empty"] += 1
+            elif key in seen:
+                self._dropped["duplicate"] += 1
+            else:
+                seen.add(key)
                 yield split, thing
 
-    def _write(
-        self, writer: ShardWriter, split: Split, things: list[Document | Conversation]
-    ) -> None:
+    def _write(self, writer: ShardWriter, split: Split, things: list[Item]) -> None:
         for example in rendered(self._template, things):
             if not any(example.weights):
                 self._dropped["nothing to learn"] += 1
@@ -281,50 +267,49 @@ class _Work:
 
 
 class _HeldOut:
-    """The file of held-out documents, in place only when closed without an error and not empty."""
+    """Held-out documents, collected up to a limit."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._lines: list[str] = []
-        self._bytes = 0
+    def __init__(self) -> None:
+        self.lines: list[str] = []
         self.left_out = 0
+        self._bytes = 0
 
-    def add(self, things: list[Document | Conversation]) -> int:
-        """Keeps the documents among these, up to the limit; conversations are counted only."""
+    def add(self, things: list[Item]) -> int:
+        """How many of the documents were kept."""
         kept = 0
         for thing in things:
-            if isinstance(thing, Conversation):
-                kept += 1
-                continue
-            line = json.dumps({"id": thing.id, "text": thing.text}, ensure_ascii=False)
+            assert isinstance(thing, Document)
+            line = json.dumps({"id": thing.id, "text": thing.text})
             if self._bytes and self._bytes + len(line) > HELD_OUT_LIMIT_BYTES:
                 self.left_out += 1
                 continue
-            self._lines.append(line)
+            self.lines.append(line)
             self._bytes += len(line)
             kept += 1
         return kept
 
-    def __enter__(self) -> _HeldOut:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None or self._path is None or not self._lines:
-            return
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+    def write(self, path: Path) -> None:
+        """Puts the file in its place, whole."""
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
         with beside.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(line + "\n" for line in self._lines)
+            out.writelines(line + "\n" for line in self.lines)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(beside, self._path)
+        os.replace(beside, path)
 
 
-def rendered(template: Template, things: Iterable[Document | Conversation]) -> Iterator[Example]:
+def rendered(template: Template, things: Sequence[Item]) -> Iterator[Example]:
     """Each thing's ids and weights, in order."""
-    things = list(things)
     talks = iter(template.render_many([t for t in things if isinstance(t, Conversation)]))
+    texts = [t.text for t in things if isinstance(t, Document) and t.ids is None]
+    encoded = iter(template.tokenizer.encode_many(texts))
     for thing in things:
-        yield next(talks) if isinstance(thing, Conversation) else template.document(thing)
+        if isinstance(thing, Conversation):
+            yield next(talks)
+        elif thing.ids is None:
+            yield template.document(replace(thing, ids=tuple(next(encoded))))
+        else:
+            yield template.document(thing)
 
 
 def _quantiles(lengths: list[int]) -> dict[str, int]:

@@ -278,8 +278,8 @@ def _taken(part: Part, cuts: Cuts, tokens: int, seed: int, stage: str) -> Ints:
     reach = int(part.max_repeats * cuts.tokens)
     if tokens > reach * (1 + SHARE_SLACK):
         raise DataError(
-            f"{stage}: {part.name!r} is asked for {tokens:,} tokens (a share of {part.share:g}) but "
-            f"has {cuts.tokens:,}: seen {part.max_repeats:g} times that is {reach:,}, "
+            f"{stage}: {part.name!r} is asked for {tokens:,} tokens (a share of {part.share:g}) "
+            f"but has {cuts.tokens:,}: seen {part.max_repeats:g} times that is {reach:,}, "
             f"{tokens - reach:,} short; give it more data, a smaller share or a higher "
             "max_repeats, or train on fewer tokens"
         )

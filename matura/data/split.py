@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from matura.core.errors import DataError
 from matura.core.record import plain
 from matura.core.rng import fraction
 from matura.core.types import Conversation, Document, Split
@@ -19,10 +21,12 @@ VALIDATION_SHARE = 0.04
 EXAM_SHARE = 0.04
 SECTION_CHARS = 4000
 
+Item = Document | Conversation
+
 _SPACE = re.compile(r"\s+")
 
 
-def content_of(item: Document | Conversation) -> str:
+def content_of(item: Item) -> str:
     """What the item says, spelled in one way; ids and notes are no content."""
     if isinstance(item, Document):
         return item.text if item.ids is None else " ".join(map(str, item.ids))
@@ -33,19 +37,19 @@ def content_of(item: Document | Conversation) -> str:
     return json.dumps(turns, sort_keys=True, ensure_ascii=False)
 
 
-def content_key(item: Document | Conversation) -> str:
+def content_key(item: Item) -> str:
     """A hash of exactly what the item says: equal keys mean duplicates."""
     return hashlib.blake2b(
         content_of(item).encode("utf-8", "surrogatepass"), digest_size=16
     ).hexdigest()
 
 
-def place_of(item: Document | Conversation) -> float:
+def place_of(item: Item) -> float:
     """A number in [0, 1) from the content, case and white space aside."""
     return fraction(_SPACE.sub(" ", content_of(item)).strip().casefold())
 
 
-def split_of(item: Document | Conversation) -> Split:
+def split_of(item: Item) -> Split:
     """The split of this content: 4 % validation, 4 % exam, the rest training."""
     place = place_of(item)
     if place < EXAM_SHARE:
@@ -73,3 +77,66 @@ def sections(document: Document, chars: int = SECTION_CHARS) -> Iterator[Documen
                     break
         yield Document(text=text[start:stop], id=f"{document.id}#{number}")
         start, number = stop, number + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How the items of one source get their splits: by content, unless a split would stay empty."""
+
+    cut: bool = False
+    """Whether documents are cut into sections first."""
+    moved: Mapping[str, Split] = field(default_factory=dict)
+    """Splits of single items, by content key, against their place."""
+
+    def items(self, things: Iterable[Item]) -> Iterator[Item]:
+        """The things, or their sections."""
+        for thing in things:
+            if self.cut and isinstance(thing, Document):
+                yield from sections(thing)
+            else:
+                yield thing
+
+    def split(self, thing: Item) -> Split:
+        """The split of one item. What no exam could read (chats, token ids) is validation
+        instead."""
+        split = self.moved.get(content_key(thing)) or split_of(thing)
+        return "validation" if split == "exam" and not examinable(thing) else split
+
+
+def examinable(thing: Item) -> bool:
+    """Whether it is held-out text that bits per byte can be measured on."""
+    return isinstance(thing, Document) and thing.ids is None
+
+
+def division(read: Callable[[], Iterator[Item]], name: str) -> Division:
+    """The plainest division that leaves no split empty. Reads only until each split has an item.
+
+    A few long documents are cut into sections; where that does not help, the items whose places
+    come nearest go to the empty splits.
+
+    Raises:
+        DataError: there is nothing, or too little for the splits.
+    """
+    places: list[tuple[float, str]] = []
+    wanted: list[Split] = []
+    for cut in (False, True):
+        found = Division(cut)
+        keys: dict[str, float] = {}
+        splits: set[Split] = set()
+        for thing in found.items(read()):
+            splits.add(found.split(thing))
+            keys.setdefault(content_key(thing), place_of(thing))
+            wanted = ["train", "validation", "exam"] if examinable(thing) else wanted
+            wanted = wanted or ["train", "validation"]
+            if splits.issuperset(wanted):
+                return found
+        places = sorted((place, key) for key, place in keys.items())
+    if not places:
+        raise DataError(f"{name}: the source yielded nothing")
+    if len(places) < len(wanted):
+        raise DataError(
+            f"{name}: too little to split: {len(places)} different items; "
+            f"expected at least {len(wanted)}, one each for {', '.join(wanted)}"
+        )
+    in_order = wanted[:0:-1] + wanted[:1] * (len(places) - len(wanted) + 1)
+    return Division(cut=True, moved={key: s for (_, key), s in zip(places, in_order, strict=True)})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matura.core.errors import DriftError
-from matura.core.types import Item, Outcome, Score
+from matura.core.types import Outcome, Score
 from matura.exams.interval import Z
 
 SURE = 0.05
@@ -60,7 +60,9 @@ def forgotten(before: Score, after: Score, at_most: float) -> Forgetting:
     sign = -1.0 if before.settings.get("better") == "lower" else 1.0
     drops = [sign * (old.grade - new.grade) for old, new in pairs]
     mean = math.fsum(drops) / len(drops)
-    half, chance = _half_width(drops, mean), _chance(pairs, drops, mean)
+    binary = all(item.grade in (0.0, 1.0) for pair in pairs for item in pair)
+    half = _half_width(drops, mean, 1.0 if binary else max(map(abs, drops)))
+    chance = _mcnemar(drops) if binary else _normal(mean, half)
     outcome: Outcome = "pass"
     if mean > at_most:
         outcome = "fail" if chance < SURE else "inconclusive"
@@ -69,25 +71,23 @@ def forgotten(before: Score, after: Score, at_most: float) -> Forgetting:
     )
 
 
-def _half_width(drops: Sequence[float], mean: float) -> float:
-    """Half the 95 % interval of a paired mean; one made-up pair keeps it from being 0."""
+def _half_width(drops: Sequence[float], mean: float, largest: float) -> float:
+    """Half the 95 % interval of a paired mean; one made-up pair as far off as `largest` keeps it
+    from being 0 where nothing changed."""
     n = len(drops)
     off = math.fsum((drop - mean) ** 2 for drop in drops)
-    unit = max((abs(drop) for drop in drops), default=0.0)
-    return Z * math.sqrt((off + unit * unit) / n / n)
+    return Z * math.sqrt(off + largest * largest) / n
 
 
-def _chance(pairs: Sequence[tuple[Item, Item]], drops: Sequence[float], mean: float) -> float:
-    """McNemar's exact test where all grades are 0 or 1, else a paired normal test."""
-    if all(item.grade in (0.0, 1.0) for pair in pairs for item in pair):
-        lost = sum(drop > 0 for drop in drops)
-        return _tail(lost, lost + sum(drop < 0 for drop in drops))
-    half = _half_width(drops, mean)
+def _mcnemar(drops: Sequence[float]) -> float:
+    """The chance of at least as many losses among the items that changed (exact)."""
+    lost = sum(drop > 0 for drop in drops)
+    changed = lost + sum(drop < 0 for drop in drops)
+    return sum(math.comb(changed, k) for k in range(lost, changed + 1)) / (1 << changed)
+
+
+def _normal(mean: float, half: float) -> float:
+    """The chance of a mean drop this large if the true one is 0."""
     if half == 0:
         return 1.0 if mean <= 0 else 0.0
-    return 0.5 * math.erfc(mean / (half / Z) / math.sqrt(2))
-
-
-def _tail(least: int, n: int) -> float:
-    """The chance of at least that many heads in n throws of a fair coin."""
-    return sum(math.comb(n, heads) for heads in range(least, n + 1)) / 2**n
+    return 0.5 * math.erfc(mean * Z / half / math.sqrt(2))

@@ -62,9 +62,7 @@ def share(grades: Sequence[float], floor: float | None) -> Cell:
     return Cell(score, interval.low, interval.high, n, outcome, floor)
 
 
-def ratio(
-    tops: Sequence[float], bottoms: Sequence[float], n: int, ceiling: float | None
-) -> Cell:
+def ratio(tops: Sequence[float], bottoms: Sequence[float], n: int, ceiling: float | None) -> Cell:
     """The cell of sum(tops) / sum(bottoms), as bits per byte over documents.
 
     The interval takes each pair as one independent draw (linearised ratio, normal): pairs must be

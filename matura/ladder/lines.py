@@ -51,7 +51,7 @@ for _dialect in (CoreLoader, CoreDumper):
         ("int", _INT, "-+0123456789"),
         ("float", _FLOAT, "-+.0123456789"),
     ):
-        _dialect.add_implicit_resolver(_PREFIX + _tag, _pattern, _first)  # type: ignore[no-untyped-call]
+        _dialect.add_implicit_resolver(_PREFIX + _tag, _pattern, _first)
 
 
 @dataclass
@@ -207,6 +207,4 @@ def _number(value: float, digits: str) -> float | int:
 
 def spell(value: Mapping[str, Any]) -> str:
     """Plain data as YAML that `parse` reads back as the same."""
-    return yaml.dump(
-        dict(value), Dumper=CoreDumper, sort_keys=False, allow_unicode=True, width=100
-    )
+    return yaml.dump(dict(value), Dumper=CoreDumper, sort_keys=False, allow_unicode=True, width=100)

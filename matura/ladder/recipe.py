@@ -1,4 +1,4 @@
-"""A recipe: one file that says what is climbed, from raw text to an examined model. Data, never code.
+"""A recipe: one file that says what is climbed, from raw text to an examined model; never code.
 
 `load` is the only way in. Its errors name file, line and key, several of them at once.
 """
@@ -59,7 +59,7 @@ class Recipe(Frozen):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML or JSON file, after `--set` overrides such as `stages.base.train.tokens=4e6`.
+    """The recipe in a YAML or JSON file, after `--set` overrides: `stages.base.train.tokens=4e6`.
 
     Raises:
         RecipeError: one line `file:line: place: reason` for each thing that is wrong.
@@ -90,7 +90,9 @@ def understand(spelled: Spelled, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as problem:
         found = spelling.complaints(problem, Recipe, value)
     else:
-        found = spelling.changed_kinds(value, recipe) or sense.complaints(recipe.tokenizer, recipe.model, recipe.stages)
+        found = spelling.changed_kinds(value, recipe) or sense.complaints(
+            recipe.tokenizer, recipe.model, recipe.stages
+        )
         if not found:
             return recipe
     lines = [_located(spelled, origins, place, reason) for place, reason in found]

@@ -30,7 +30,7 @@ def complaints(
             found.append(((*place, "name"), f"the name {stage.name!r} {taken}"))
         found += _mixture(stage, place)
         found += _replay(stage, earlier, place)
-        found += _exams(stage, place)
+        found += _exams(stage, model, place)
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
             found += _train(train, model, (*place, "train"))
@@ -97,12 +97,18 @@ def _replay(stage: StageKind, earlier: Sequence[str], place: Place) -> Iterator[
             yield here, f"{replay.stage!r} is replayed twice"
 
 
-def _exams(stage: StageKind, place: Place) -> Iterator[Complaint]:
+def _exams(stage: StageKind, model: ModelSpec, place: Place) -> Iterator[Complaint]:
     names = [exam.exam for exam in stage.exams]
     for i, exam in enumerate(stage.exams):
         here = (*place, "exams", i)
-        if exam.at_least is None and exam.at_most is None:
+        if exam.at_most is None and all(floor is None for floor in exam.floors().values()):
             yield here, f"{exam.exam} has no floor; give it at_least or at_most"
+        row_length = getattr(exam, "row_length", 0)
+        if row_length > model.sequence_length:
+            yield (
+                (*here, "row_length"),
+                f"{row_length} is more than the model's sequence_length {model.sequence_length}",
+            )
         if exam.exam in names[:i]:
             yield here, f"a second {exam.exam!r} in one stage"
 
@@ -111,7 +117,7 @@ def _train(train: Train, model: ModelSpec, place: Place) -> Iterator[Complaint]:
     if train.warmup_tokens > train.tokens:
         yield (
             (*place, "warmup_tokens"),
-            f"a warm-up of {train.warmup_tokens} tokens is longer than the {train.tokens} of training",
+            f"a warm-up of {train.warmup_tokens} tokens is longer than the training",
         )
     elif train.warmup_tokens + train.decay * train.tokens > train.tokens + 1:
         yield (*place, "decay"), "warm-up and decay together are longer than the training"

@@ -1,4 +1,4 @@
-"""Between a recipe's spelling and its meaning: overrides by name, and errors that a person can use."""
+"""Between a recipe's spelling and its meaning: overrides by name, errors a person can use."""
 
 from __future__ import annotations
 
@@ -42,17 +42,21 @@ def overridden(value: Any, overrides: Sequence[str]) -> tuple[Any, dict[Place, s
         if not equals or not spelled.strip():
             raise RecipeError(f"--set {override}: expected PLACE=VALUE, as in seed=1")
         new = parse(text, f"--set {override}").value if text.strip() else None
-        origins[_put(value, spelled.strip(), new, override)] = override
+        origins |= dict.fromkeys(_put(value, spelled.strip(), new, override), override)
     return value, origins
 
 
-def _put(value: Any, spelled: str, new: Any, override: str) -> Place:
+def _put(value: Any, spelled: str, new: Any, override: str) -> list[Place]:
+    """Writes one override, and says which places are its own."""
     steps = [key or int(number) for key, number in _STEP.findall(spelled)]
     if not steps or spell_place(tuple(steps)).replace("[", "").replace("]", "") != re.sub(
         r"[\[\]]", "", spelled
     ):
-        raise RecipeError(f"--set {override}: {spelled!r} is no place like stages.base.train.tokens")
+        raise RecipeError(
+            f"--set {override}: {spelled!r} is no place like stages.base.train.tokens"
+        )
     place: list[str | int] = []
+    written: list[Place] = []
     here = value
     for depth, step in enumerate(steps):
         key = _key(here, step, tuple(place), override)
@@ -61,8 +65,9 @@ def _put(value: Any, spelled: str, new: Any, override: str) -> Place:
             here[key] = new
         elif isinstance(here, dict) and not isinstance(here.get(key), dict | list):
             here[key] = {}
+            written.append(tuple(place))
         here = here[key]
-    return tuple(place)
+    return [*written, tuple(place)]
 
 
 def _key(here: Any, step: str | int, place: Place, override: str) -> str | int:
@@ -85,7 +90,7 @@ def complaints(problem: ValidationError, recipe: type[Frozen], value: Any) -> li
     found: list[Complaint] = []
     unknown: dict[Place, set[str]] = {}
     for error in problem.errors(include_url=False):
-        place, tags = _without_tags(error["loc"], value)
+        place = _without_tags(error["loc"], value)
         if error["type"] == "extra_forbidden":
             known = _fields_at(recipe, place[:-1], value)
             hint = did_you_mean(str(place[-1]), known)
@@ -93,10 +98,13 @@ def complaints(problem: ValidationError, recipe: type[Frozen], value: Any) -> li
                 name for name in known if hint == f" (did you mean {name!r}?)"
             )
             found.append((place, f"unknown key{hint}"))
+        elif error["type"] == "union_tag_invalid":
+            key = str(error["ctx"]["discriminator"]).strip("'")
+            found.append(((*place, key), _reason(error)))
         elif error["type"] == "missing":
             found.append((place, "missing"))
         else:
-            found.append((place, _reason(error, tags)))
+            found.append((place, _reason(error)))
     return [
         (place, reason)
         for place, reason in found
@@ -104,7 +112,7 @@ def complaints(problem: ValidationError, recipe: type[Frozen], value: Any) -> li
     ]
 
 
-def _reason(error: Mapping[str, Any], tags: Sequence[str]) -> str:
+def _reason(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "union_tag_invalid":
@@ -117,6 +125,8 @@ def _reason(error: Mapping[str, Any], tags: Sequence[str]) -> str:
             return f"{error['input']!r} is no name: small letters, digits, '-' and '_'"
         case "literal_error":
             return f"{error['input']!r} is not one of {context['expected']}"
+        case "too_short":
+            return f"needs at least {context['min_length']}"
         case "value_error":
             return " ".join(str(context["error"]).split())
     message = str(error["msg"]).removeprefix("Input should be ")
@@ -124,10 +134,9 @@ def _reason(error: Mapping[str, Any], tags: Sequence[str]) -> str:
     return f"should be {message}, not {shown[:60]}" if "Input should" in error["msg"] else message
 
 
-def _without_tags(location: Sequence[str | int], value: Any) -> tuple[Place, list[str]]:
+def _without_tags(location: Sequence[str | int], value: Any) -> Place:
     """pydantic names the leaf it chose between the keys; only what the value has is a place."""
     place: list[str | int] = []
-    tags: list[str] = []
     here = value
     for depth, part in enumerate(location):
         last = depth == len(location) - 1
@@ -139,9 +148,7 @@ def _without_tags(location: Sequence[str | int], value: Any) -> tuple[Place, lis
             place.append(part)
         elif last and isinstance(here, dict):
             place.append(part)  # a missing key
-        else:
-            tags.append(str(part))
-    return tuple(place), tags
+    return tuple(place)
 
 
 def _fields_at(model: type[BaseModel], place: Place, value: Any) -> list[str]:

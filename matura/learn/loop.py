@@ -48,6 +48,7 @@ class Settings:
     schedule: Schedule
     tokens_per_step: int
     learning_rate: float
+    embedding_learning_rate: float
     matrix_learning_rate: float
     weight_decay: float
     clip: float
@@ -139,6 +140,7 @@ def fit(
             model,
             matrix_learning_rate=settings.matrix_learning_rate,
             learning_rate=settings.learning_rate,
+            embedding_learning_rate=settings.embedding_learning_rate,
             weight_decay=settings.weight_decay,
         ),
         Watch(model.config.vocab_size, scratch),

@@ -36,6 +36,7 @@ class Optimizer:
     parameters: dict[str, nn.Parameter]
     matrix_learning_rate: float
     learning_rate: float
+    embedding_learning_rate: float
     weight_decay: float
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
@@ -51,11 +52,16 @@ class Optimizer:
         *,
         matrix_learning_rate: float,
         learning_rate: float,
+        embedding_learning_rate: float,
         weight_decay: float,
     ) -> Optimizer:
         """The optimizer of a model's parameters, with zero state."""
         made = cls(
-            dict(model.named_parameters()), matrix_learning_rate, learning_rate, weight_decay
+            dict(model.named_parameters()),
+            matrix_learning_rate,
+            learning_rate,
+            embedding_learning_rate,
+            weight_decay,
         )
         for name, weight in made.parameters.items():
             made.buffers[f"momentum.{name}"] = torch.zeros_like(weight)
@@ -75,15 +81,17 @@ class Optimizer:
         self.step_count += 1
         groups: dict[tuple[int, ...], list[str]] = {}
         rest: list[str] = []
+        embeddings: list[str] = []
         for name, weight in self.parameters.items():
             if is_matrix(name, weight):
                 groups.setdefault(tuple(sorted(weight.shape)), []).append(name)
             else:
-                rest.append(name)
+                (embeddings if "embed_tokens" in name else rest).append(name)
         with torch.no_grad():
             for names in groups.values():
                 self._muon(names, factor)
-            self._adamw(rest, factor)
+            self._adamw(rest, self.learning_rate * factor)
+            self._adamw(embeddings, self.embedding_learning_rate * factor)
         for weight in self.parameters.values():
             weight.grad = None
 
@@ -104,12 +112,12 @@ class Optimizer:
             scale = max(1.0, rows / columns) ** 0.5
             weight.add_(move.mT if rows > columns else move, alpha=-rate * scale)
 
-    def _adamw(self, names: list[str], factor: float) -> None:
+    def _adamw(self, names: list[str], rate: float) -> None:
         weights = [self.parameters[name] for name in names]
         grads = [_grad(weight) for weight in weights]
         first = [self.buffers[f"momentum.{name}"] for name in names]
         second = [self.buffers[f"variance.{name}"] for name in names]
-        (b1, b2), rate = self.betas, self.learning_rate * factor
+        b1, b2 = self.betas
         torch._foreach_lerp_(first, grads, 1 - b1)
         torch._foreach_mul_(second, b2)
         torch._foreach_addcmul_(second, grads, grads, value=1 - b2)

@@ -25,7 +25,7 @@ Sign = Literal["+", "-", "*", "/"]
 SIGNS: tuple[Sign, ...] = ("+", "-", "*", "/")
 
 _QUOTED = (BARE, BARE, BARE, *DELIMITERS)
-_POLITE = ("", "", "", "please ", "now ", "just ", "kindly ", "can you ", "you must ")
+_POLITE = ("", "", "", "", "please ", "now ", "just ", "you must ")
 _OPENING = ("", "", "please, ", "now, ", "so, ", "quick: ", "question: ", "tell me, ")
 _POLITE_DE = ("", "", "bitte ", "nun ", "jetzt ", "also ")
 

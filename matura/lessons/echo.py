@@ -17,7 +17,7 @@ from matura.lessons.phrasing import BARE, DELIMITERS, Grammar, draw
 from matura.lessons.words import Gibberish, Language, Words
 
 _QUOTED = (BARE, BARE, *DELIMITERS)
-"""Half of the delimited wordings would otherwise drown the plain ones that people type."""
+"""Bare twice: eight delimiters would otherwise drown the plain wordings that people type."""
 
 ECHO: dict[Language, Grammar] = {
     "en": Grammar(
@@ -30,7 +30,7 @@ ECHO: dict[Language, Grammar] = {
             "<quoted> - <polite><verb> <pointer>",
         ],
         {
-            "polite": ["", "", "", "please ", "now ", "just ", "kindly ", "can you ", "you must "],
+            "polite": ["", "", "", "", "please ", "now ", "just ", "you must "],
             "verb": [
                 "repeat",
                 "echo",
@@ -138,7 +138,7 @@ FORBIDDEN: dict[Language, Grammar] = {
             "<quoted> - <polite><not> <verb> <pointer>",
         ],
         {
-            "polite": ["", "", "please ", "now ", "just ", "kindly "],
+            "polite": ["", "", "please ", "now ", "just "],
             "not": ["do not", "don't", "never", "you must not"],
             "verb": ECHO["en"].slots["verb"],
             "object": ECHO["en"].slots["object"],

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from matura.core.rng import Rng
 from matura.core.types import Conversation, Given
+from matura.lessons.arithmetic import Sum
 from matura.lessons.facts import FULL, MINIMAL, Fact
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import Grammar, draw
@@ -32,7 +33,7 @@ GRAMMARS: dict[Language, Grammar] = {
         ],
         {
             # plain wordings are what people type, so the empty filler is drawn more often
-            "polite": ["", "", "", "please ", "now ", "just ", "please just ", "kindly ", "only "],
+            "polite": ["", "", "", "please ", "now ", "just ", "please just ", "only "],
             "opening": ["your task", "task", "now", "quick", "next", "one more"],
             "verb": [
                 "say",
@@ -71,12 +72,17 @@ _OPENINGS: dict[Language, tuple[str, ...]] = {
     "en": ("", "Question: ", "Please answer: ", "Tell me: ", "Quick: ", "So, "),
     "de": ("", "Frage: ", "Bitte antworte: ", "Sag mir: ", "Schnell: ", "Also, "),
 }
-_SUMS = (
-    "What is {a}+{b}?",
-    "{a} + {b} = ?",
-    "How much is {a} plus {b}?",
-    "Add {a} and {b}.",
+# worded and split like the sums of `arithmetic`, whose exams must not have been seen here
+_SUMS = Grammar(
+    "en",
+    ["<opening><ask> {X}?", "<opening>{X} = ?", "<opening><add> {X}."],
+    {
+        "opening": ["", "question: ", "please answer: ", "tell me: ", "quick: ", "so, "],
+        "ask": ["what is", "how much is"],
+        "add": ["give me", "answer"],
+    },
 )
+_WRITTEN = ("{a}+{b}", "{a} + {b}", "{a} plus {b}", "the sum of {a} and {b}")
 _SUMS_UP_TO = 50
 
 
@@ -142,7 +148,9 @@ def _fact(fact: Fact, rng: Rng) -> Conversation:
 
 def _sum(rng: Rng) -> Conversation:
     a, b = rng.randint(0, _SUMS_UP_TO), rng.randint(0, _SUMS_UP_TO)
-    template = rng.choice(_SUMS)
+    while Sum(a, "+", b).split != "train":
+        a, b = rng.randint(0, _SUMS_UP_TO), rng.randint(0, _SUMS_UP_TO)
+    template = _SUMS.draw(rng, "train").about(rng.choice(_WRITTEN))
     return conversation(
         template.format(a=a, b=b),
         operator="SUM",

@@ -19,7 +19,7 @@ from matura.lessons.words import Gibberish, Language, Words
 OPERATORS = ("COPY", "WRAP", "EXTRACT")
 
 _QUOTED = (BARE, BARE, BARE, *DELIMITERS)
-_POLITE = ("", "", "", "please ", "now ", "just ", "kindly ", "can you ", "you must ")
+_POLITE = ("", "", "", "", "please ", "now ", "just ", "you must ")
 _POLITE_DE = ("", "", "bitte ", "nun ", "jetzt ", "also ")
 _GAP = (": ", ": ", ":\n", " - ", "\n", " ")
 
@@ -34,7 +34,7 @@ _COPY_EN = Grammar(
     ],
     {
         "polite": _POLITE,
-        "verb": ["copy", "copy out", "duplicate", "reproduce", "copy down", "transcribe", "clone"],
+        "verb": ["copy", "copy out", "copy all of", "copy down", "write out", "clone"],
         "object": ["this", "the following", "this text", "these words", "the text", "the words"],
         "manner": ["exactly", "unchanged", "as it is", "nothing else", "word for word"],
         "pointer": ["this", "that", "it", "this text", "these words"],
@@ -74,7 +74,7 @@ _WRAP_EN = Grammar(
         "polite": _POLITE,
         "verb": ["wrap", "bracket", "enclose", "box", "wrap up", "surround"],
         "object": ["this", "the following", "this text", "these words", "the text", "the words"],
-        "brackets": ["brackets", "square brackets", "a pair of brackets", "[ ]"],
+        "brackets": ["brackets", "square brackets", "two brackets", "[ ]"],
         "pointer": ["this", "that", "it", "this text", "these words"],
         "gap": _GAP,
         "quoted": _QUOTED,
@@ -109,42 +109,42 @@ _EXTRACT_EN = Grammar(
     ],
     {
         "polite": _POLITE,
-        "verb": ["extract", "find", "pull out", "pick out", "take out", "isolate", "get"],
+        "verb": ["extract", "find", "pull out", "pick out", "take out", "take", "get"],
         "part": [
             "the marked part",
             "the marked text",
             "the marked words",
             "what is marked",
             "the part in marks",
-            "the delimited part",
-            "the enclosed text",
+            "the marked bit",
+            "the text in marks",
         ],
-        "from": [": ", ": ", ":\n", " from: ", " in: ", " from this: ", " here: ", "\n"],
+        "from": [": ", ": ", ":\n", " from: ", " in: ", " of: ", " here: ", "\n"],
         "who": [
             "the sign",
             "my aunt",
             "the old book",
             "this label",
-            "her letter",
+            "her list",
             "a voice",
             "the page",
             "the note",
-            "our guide",
+            "our son",
             "he",
             "she",
             "they",
         ],
-        "does": ["says", "shows", "has", "mentions", "reads", "calls", "used", "put", "needs"],
+        "does": ["says", "shows", "has", "holds", "reads", "calls", "used", "put", "needs"],
         "is": ["was", "is", "stood", "came", "belongs", "stays"],
         "tail": [
             "on the box",
             "at noon",
             "for us",
-            "by the road",
+            "in use",
             "in the hall",
-            "once more",
-            "with care",
-            "on page two",
+            "again",
+            "for me",
+            "as text",
             "at the end",
             "as a name",
         ],

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
 from pydantic_core import CoreSchema, core_schema
 
-from matura import exams
 from matura.core.errors import RecipeError
 from matura.core.leaves import leaves
 from matura.core.record import Frozen
 from matura.data import sources
 from matura.data.source import Source
-from matura.exams.exam import Exam
+from matura.exams import exam
 from matura.lessons import lesson
 from matura.lessons.lesson import Lesson
 
@@ -57,7 +56,7 @@ def source_kinds() -> dict[str, type[Frozen]]:
 
 def exam_kinds() -> dict[str, type[Frozen]]:
     """Every exam, by the name of its file."""
-    return dict(leaves(exams, Exam, skip=("exam",)))
+    return dict(exam.kinds())
 
 
 class Part(Frozen):
@@ -93,7 +92,7 @@ class TokenizerSpec(Frozen):
     model_config = ConfigDict(defer_build=True)
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(ge=288, le=1_000_000)
+    vocab_size: int = Field(ge=257, le=1_000_000)
     """All ids: the 256 bytes, the merges, the control tags and the spare ones."""
     dialect: str = "matura"
     split: Literal["words", "atoms"] = "words"
@@ -132,7 +131,9 @@ class Train(Frozen):
     batch_tokens: PositiveInt = 4096
     """Tokens per step over all micro-batches."""
     learning_rate: float = Field(default=3e-3, gt=0, le=1)
-    """Of AdamW: embeddings, norms and the head."""
+    """Of AdamW: norms and the head."""
+    embedding_learning_rate: float = Field(default=0.1, gt=0, le=10)
+    """Of AdamW: input embeddings, which start at deviation 1 and so move in larger steps."""
     matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
     """Of Muon: every other matrix."""
     warmup_tokens: int = Field(default=0, ge=0)

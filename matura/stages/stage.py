@@ -1,13 +1,13 @@
 """What a stage is: a part of the recipe that knows how to make its own folder.
 
-Every stage makes from parents (whole folders) a work folder and numbers; the ladder publishes, examines
-and records it. A kind of stage is one file here, found by its name.
+Every stage makes from parents (whole folders) a work folder and numbers; the ladder publishes,
+examines and records it. A kind of stage is one file here, found by its name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -18,12 +18,12 @@ from matura import stages
 from matura.core.leaves import leaves
 from matura.core.ledger import Ledger
 from matura.core.record import Frozen
-from matura.core.types import Document
 from matura.exams.exam import Exam
+from matura.stages.loading import sampler_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
 from matura.talk.rollout import Sampler
 
-NOT_STAGES = ("stage", "parts")
+NOT_STAGES = ("learning", "loading", "parts", "selection", "stage")
 """Files of this folder that define no kind of stage."""
 
 
@@ -71,9 +71,9 @@ class StageKind(Frozen, ABC):
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
         """Fills `work`, going on from what an interrupted call of the same stage left there.
 
-        `parents` are the whole folders of the tokenizer, the stage before and the replayed stages, by
-        stage name. The model goes to `work/model`, checkpoints to `work/state`, data to `work/data`.
-        Leaves nothing open and no other file than is worth keeping.
+        `parents` are the whole folders of the tokenizer, the stage before and the replayed stages,
+        by stage name. The model goes to `work/model`, checkpoints to `work/state`, data to
+        `work/data`. Leaves nothing open and no other file than is worth keeping.
 
         Raises:
             MaturaError: it cannot be made; what is in `work` stays for the next try.
@@ -85,16 +85,10 @@ class StageKind(Frozen, ABC):
         Raises:
             StoreError: no model there, or a broken one.
         """
-        from matura.stages.loading import sampler_of  # torch
-
         return sampler_of(work / "model")
-
-    def held_out(self, folder: Path) -> Callable[[], Sequence[Document]]:
-        """Reads the documents of this stage's own data that no training ever sees."""
-        return lambda: held_out_documents(folder / "data")
 
 
 def stage_kinds() -> dict[str, type[StageKind]]:
-    """Every kind of stage that a recipe may list, by the name of its file; the tokenizer is implicit."""
+    """Every kind of stage that a recipe may list, by the name of its file; no tokenizer."""
     found = leaves(stages, StageKind, skip=NOT_STAGES)  # type: ignore[type-abstract]
     return {name: kind for name, kind in found.items() if kind.trains}

@@ -15,20 +15,9 @@ from typing import Protocol
 from matura.core.errors import RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import CallRecord, FinishReason, Message, Task, Trace
-from matura.talk.rollout import Generation, Talk, answer
+from matura.talk.rollout import Generation, Talk, Token, answer
 from matura.talk.tool import Tool
 from matura.text.template import Template
-
-
-class SampledToken(Protocol):
-    """One id as it is sampled; `finish_reason` is set on the last."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def logprob(self) -> float: ...
-    @property
-    def finish_reason(self) -> FinishReason | None: ...
 
 
 class Streamer(Protocol):
@@ -44,7 +33,7 @@ class Streamer(Protocol):
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
-    ) -> Iterator[SampledToken]:
+    ) -> Iterator[Token]:
         """Ids as they are sampled, none if none fits the context."""
         ...
 

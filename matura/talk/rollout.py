@@ -47,6 +47,16 @@ class Generation:
     finish_reason: FinishReason
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One id as it is sampled; `finish_reason` is set on a row's last one."""
+
+    row: int
+    id: int
+    logprob: float
+    finish_reason: FinishReason | None
+
+
 class Sampler(Protocol):
     """A model that continues prompts: the seam between weights and everything that judges them."""
 
@@ -179,6 +189,9 @@ def _open(task: Task, template: Template) -> Talk:
         talk.broke(problem)
         return talk
     talk.prompt = tuple(prompt)
+    if not prompt:
+        talk.broke(RolloutError("the prompt is empty"))
+        return talk
     if task.max_tokens < 1:
         talk.finish = "length"
     return talk

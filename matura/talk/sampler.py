@@ -13,7 +13,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,21 +23,12 @@ from matura.core.errors import RecipeError, RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import FinishReason
 from matura.models.decoder import Cache, Decoder
-from matura.talk.rollout import Generation
+from matura.talk.chance import uniform
+from matura.talk.rollout import Generation, Token
 from matura.text.template import Template
 
 BLOCK = 8 * 2**20  # numbers of logits, activations or attention held at once: 32 MB in fp32
 KEEP = 0.75  # rows that are done are copied out of the cache once fewer than this share still speak
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One sampled id; `finish_reason` is set on a row's last one."""
-
-    row: int
-    id: int
-    logprob: float
-    finish_reason: FinishReason | None
 
 
 class TorchSampler:
@@ -385,18 +375,6 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     for at, row in enumerate(rows):
         ids_BT[at, : len(row)] = row
     return torch.from_numpy(ids_BT)
-
-
-def uniform(seeds: Sequence[int], step: int) -> np.ndarray:
-    """A number in [0, 1) for each row at this step, from its seed alone.
-
-    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), as a counter-based generator.
-    """
-    x = np.array(seeds, dtype=np.uint64) + np.uint64((step + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def weights_sha256(model: torch.nn.Module) -> str:

@@ -129,14 +129,18 @@ class Template:
         nothing predicts.
 
         Raises:
-            DataError: the document's own ids are not all ids of ordinary text.
+            DataError: the document's own ids are not all ids of ordinary text, or it has not one
+                weight for each.
         """
         ids = document.ids
         if ids is None:
             ids = tuple(self.tokenizer.encode(document.text))
         elif ids and not 0 <= min(ids) <= max(ids) < self.tokenizer.text_vocab_size:
             raise DataError(f"document {document.id}: ids must be ids of ordinary text")
-        return Example((self.bos_id, *ids, self.eos_id), (0.0,) + (1.0,) * (len(ids) + 1))
+        weights = (1.0,) * (len(ids) + 1) if document.weights is None else (*document.weights, 0.0)
+        if len(weights) != len(ids) + 1:
+            raise DataError(f"document {document.id}: {len(weights) - 1} weights, {len(ids)} ids")
+        return Example((self.bos_id, *ids, self.eos_id), (0.0, *weights))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """What stands before the assistant's next words: `render` of the longer conversation starts

@@ -101,7 +101,11 @@ class Tokenizer:
         for token, number in self._vocab.items():
             table[number] = bytes(values[char] for char in token)
         self._bytes = table
-        self._engine = _backend(model, cut)
+
+    @cached_property
+    def _engine(self) -> tokenizers.Tokenizer:
+        """Made at first use, so that a file is checked before the library sees it."""
+        return _backend(self._model, self.cut)
 
     # -- making one ----------------------------------------------------------------------------
 
@@ -169,7 +173,7 @@ class Tokenizer:
                 cut=ours["cut"],
             )
             added = {token["content"]: token["id"] for token in found["added_tokens"]}
-        except (KeyError, TypeError, IndexError, ValueError) as problem:
+        except (KeyError, TypeError, IndexError, ValueError, RecipeError) as problem:
             raise DataError(f"{file}: not a tokenizer that Matura saved ({problem!r})") from None
         if added != dict(made.control):
             raise DataError(f"{file}: its control tags are not those of {made.dialect!r}")

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import pytest
 
 from matura.core.types import FinishReason
-from matura.talk.rollout import Generation
+from matura.talk.rollout import Generation, Token
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Word:
-    """One streamed id."""
-
-    id: int
-    logprob: float
-    finish_reason: FinishReason | None
 
 
 class Scripted:
@@ -58,11 +48,11 @@ class Scripted:
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
-    ) -> Iterator[Word]:
+    ) -> Iterator[Token]:
         generation = self.one(tuple(prompt), max_tokens)
         for place, id in enumerate(generation.ids, start=1):
             last = place == len(generation.ids)
-            yield Word(id, -0.5, generation.finish_reason if last else None)
+            yield Token(0, id, -0.5, generation.finish_reason if last else None)
 
 
 @pytest.fixture(scope="session", params=["matura", "chatml", "nanochat", "mypt", "llama3"])

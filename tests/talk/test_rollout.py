@@ -1,4 +1,4 @@
-"""Tool turns with a scripted model: FAULTS H18, H19; PITFALLS C-61, C-64, pain 6."""
+"""Tool turns with a scripted model: whatever it says, every call is answered and bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Script = Callable[[int, tuple[int, ...]], Sequence[int]]
 
 
 def asked(text: str = "what is 6*7?", **more: Any) -> Task:
-    return Task(id=text, gold="", messages=(Message("user", text),), max_tokens=200, **more)
+    return Task(id=text, gold="", messages=(Message("user", text),), max_tokens=2000, **more)
 
 
 def sum_of(expression: str) -> ToolCall:
@@ -235,9 +235,7 @@ def repeating(answer: Any) -> dict[str, Tool]:
         "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
     ],
 )
-def test_a_result_that_spells_tags_stays_text(
-    template: Template, scripted: Any, text: str
-) -> None:
+def test_a_result_that_spells_tags_stays_text(template: Template, scripted: Any, text: str) -> None:
     call = ToolCall("repeat", {})
     first, last = speech(template, "", call), speech(template, "ok")
     trace = play(scripted, template, first, last, tools=repeating(text))
@@ -296,6 +294,14 @@ def test_a_batch_is_the_same_as_each_alone(template: Template, scripted: Any) ->
     alone = [converse(scripted(template, script), [task], tools=toolbox())[0] for task in tasks]
     assert together == alone
     assert [len(trace.calls) for trace in together] == [1, 0, 1, 0, 1]
+
+
+def test_an_empty_prompt_breaks_alone(matura: Template, scripted: Any) -> None:
+    sampler = scripted(matura, lambda turn, prompt: speech(matura, "fine"))
+    empty = Task(id="t", gold="", prompt_ids=())
+    first, second = converse(sampler, [empty, asked()], tools={})
+    assert first.error == "RolloutError: the prompt is empty"
+    assert second.reply == "fine"
 
 
 def test_prompts_made_of_ids_are_taken_as_they_are(matura: Template, scripted: Any) -> None:

@@ -1,4 +1,4 @@
-"""A row says the same alone and in a batch, cached and uncached: PITFALLS C-26, C-63, C-64."""
+"""A row says the same alone and in a batch, cached and uncached."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from matura.core.errors import RecipeError, RolloutError
 from matura.models.decoder import Cache, Decoder, DecoderConfig
+from matura.talk.chance import uniform
 from matura.talk.rollout import Sampler
-from matura.talk.sampler import TorchSampler, uniform, weights_sha256
+from matura.talk.sampler import TorchSampler, weights_sha256
 from matura.text.template import Template
 
 CONTEXT = 64
@@ -87,9 +88,7 @@ def test_cached_logits_equal_uncached_ones(sampler: TorchSampler) -> None:
             torch.testing.assert_close(logits[:, 0], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_greedy_equals_the_uncached_argmax(
-    sampler: TorchSampler, prompts: list[list[int]]
-) -> None:
+def test_greedy_equals_the_uncached_argmax(sampler: TorchSampler, prompts: list[list[int]]) -> None:
     said = sampler.generate(prompts, max_tokens=12, stop=False)
     for prompt, generation in zip(prompts, said, strict=True):
         assert list(generation.ids) == uncached(sampler, prompt, 12)
@@ -102,9 +101,7 @@ def test_a_row_alone_is_the_row_in_a_batch(
 ) -> None:
     budgets = [3 + row % 20 for row in range(len(prompts))]
     seeds = [1000 + row for row in range(len(prompts))]
-    together = sampler.generate(
-        prompts, max_tokens=budgets, temperature=temperature, seed=seeds
-    )
+    together = sampler.generate(prompts, max_tokens=budgets, temperature=temperature, seed=seeds)
     for row, prompt in enumerate(prompts):
         (alone,) = sampler.generate(
             [prompt], max_tokens=budgets[row], temperature=temperature, seed=seeds[row : row + 1]
@@ -211,9 +208,7 @@ def test_logprobs_are_the_model_s_own(sampler: TorchSampler, prompts: list[list[
             )
 
 
-def test_nats_are_those_of_each_row_alone(
-    sampler: TorchSampler, prompts: list[list[int]]
-) -> None:
+def test_nats_are_those_of_each_row_alone(sampler: TorchSampler, prompts: list[list[int]]) -> None:
     for row, nats in zip(prompts, sampler.nats(prompts), strict=True):
         assert len(nats) == len(row) - 1
         if nats:

@@ -62,6 +62,11 @@ class Stdlib(Source):
             raise DataError(f"{root}: no standard library files there to read as {self.parts}")
         yield from chosen if self.max_bytes is None else capped(chosen, self.max_bytes)
 
+    def inputs(self) -> Iterator[Path]:
+        """The files that are read: a record keeps their hash."""
+        root = Path(sysconfig.get_path("stdlib"))
+        return (root / path for path in self._paths(root))
+
     def _paths(self, root: Path) -> Iterator[str]:
         """Relative paths, with forward slashes, of the files that belong to the parts asked for."""
         suffixes: tuple[str, ...] = (".py",) if "code" in self.parts else ()

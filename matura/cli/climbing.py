@@ -1,0 +1,111 @@
+"""`run`, `plan` and `status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matura.cli import out
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe, YAML or JSON.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change a place in the recipe; may be repeated."),
+]
+Runs = Annotated[Path, typer.Option(help="Where runs lie.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def run(
+    recipe: Recipe,
+    set_: Set = None,
+    runs: Runs = Path("runs"),
+    rebuild: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Make this stage and all above it once more."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Climb: make every stage of RECIPE, examine it, and go up only if it passed.
+
+    Run again, it goes on where it stopped. Exit code 3: a stage did not pass its gate.
+    """
+    from matura.core.errors import GateClosed
+    from matura.ladder.climb import climb
+    from matura.ladder.recipe import load
+
+    asked = load(recipe, set_ or ())
+    try:
+        climb(asked, runs, rebuild=rebuild)
+    except GateClosed:
+        _told(runs / asked.name, json=json)
+        raise
+    _told(runs / asked.name, json=json)
+
+
+def _told(run: Path, *, json: bool) -> None:
+    """The transcript on stdout, the report beside the run."""
+    from matura.ladder.transcript import transcript_json, transcript_table
+    from matura.report.html import write
+
+    report = write(run)
+    if json:
+        out.emit(transcript_json(run))
+    else:
+        out.draw(transcript_table(run))
+    out.tell(f"report: {report}")
+
+
+def plan(
+    recipe: Recipe,
+    set_: Set = None,
+    hardware: Annotated[
+        str,
+        typer.Option(help="here, cpu, or by data sheet: rtx-3090, rtx-4090, a100, h100, h200."),
+    ] = "here",
+    price: Annotated[
+        float | None, typer.Option(metavar="PER_HOUR", help="What the machine costs an hour.")
+    ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Time compiled steps too: up to a minute longer.")
+    ] = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Say what RECIPE will take: tokens, steps, time, memory, disk and money. Makes nothing."""
+    from matura.core.ledger import Ledger
+    from matura.ladder.drawn import drawn_plan
+    from matura.ladder.plan import plan as made
+    from matura.ladder.recipe import load, spell
+
+    asked = load(recipe, set_ or ())
+    found = made(
+        asked,
+        hardware=hardware,
+        price_per_hour=price,
+        disk=runs,
+        ledger=Ledger(),
+        compiling=compile_,
+    )
+    if json:
+        out.emit(found.as_dict())
+    else:
+        out.line(spell(asked))
+        out.draw(drawn_plan(found))
+
+
+def status(
+    run: Annotated[Path | None, typer.Argument(help="A run; all of them if absent.")] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Say how far a run is, also while it climbs in another terminal."""
+    from matura.ladder import status as states
+
+    found = [states.status(path) for path in ([run] if run else states.runs(runs))]
+    if json:
+        out.emit(found[0].as_dict() if run else [state.as_dict() for state in found])
+    else:
+        out.draw(*map(states.drawn, found))

@@ -1,0 +1,72 @@
+"""`data check` and `lesson`: what a model learns from, before it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matura.cli import out
+from matura.cli.climbing import Json
+
+
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSONL, text, shards, recipes.")
+    ],
+    json: Json = False,
+) -> None:
+    """Go through files to the end: what is in them, and everything wrong with them."""
+    from matura.data.check import check as checked
+    from matura.ladder.drawn import drawn_check
+    from matura.ladder.recipe import load
+    from matura.ladder.spelling import whole
+
+    reports = [checked(path, recipe=lambda path: whole(load(path))) for path in files]
+    if json:
+        out.emit([report.as_dict() for report in reports])
+    else:
+        out.draw(*map(drawn_check, reports))
+    for report in reports:
+        for error in report.errors:
+            out.tell(f"matura: {error}")
+        if report.errors_left_out:
+            out.tell(f"matura: {report.path}: {report.errors_left_out} more errors")
+    if not all(report.ok for report in reports):
+        raise typer.Exit(1)
+
+
+def lesson(
+    kind: Annotated[str, typer.Argument(help="format_lock, echo, operators or arithmetic.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The lesson's settings.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=0, help="Examples printed.")] = 5,
+    split: Annotated[str, typer.Option(help="train, validation or exam.")] = "train",
+    model: Annotated[
+        Path | None, typer.Option(help="Model whose tokenizer counts and cuts words.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is made up.")] = 0,
+    json: Json = False,
+) -> None:
+    """Print examples of a lesson, and how varied it is."""
+    from matura.core.errors import RecipeError
+    from matura.core.leaves import did_you_mean
+    from matura.ladder.drawn import drawn_preview
+    from matura.ladder.models import find
+    from matura.ladder.preview import SPLITS, lesson_of, preview
+
+    if split not in SPLITS:
+        raise RecipeError(f"--split {split}: not known{did_you_mean(split, SPLITS)}")
+    found = preview(
+        lesson_of(kind, options or ()),
+        count=count,
+        seed=seed,
+        split=SPLITS[split],
+        tokenizer=find(model).template().tokenizer if model else None,
+    )
+    if json:
+        out.emit(found.as_dict())
+    else:
+        out.draw(drawn_preview(found))

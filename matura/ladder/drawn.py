@@ -1,0 +1,209 @@
+"""What commands show, for the eye. Trained tokens stand out by colour, or by marks without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from matura.core.ledger import spell_count, spell_seconds, spell_value
+from matura.core.types import Example, Score
+from matura.data.check import Report
+from matura.ladder.preview import Preview, as_row
+from matura.ladder.show import Shown
+from matura.ladder.transcript import COLOURS
+from matura.text.template import Template
+
+if TYPE_CHECKING:
+    from matura.ladder.plan import Plan
+
+TRAINED, READ_ONLY, PADDING = "bold green", "dim", "dim italic"
+MARKS = ("⟦", "⟧")
+"""Around what is trained where there are no colours."""
+
+
+def drawn(shown: Shown, *, colours: bool) -> RenderableType:
+    """The mixture as a tree, then the batch."""
+    about = "≈ " if shown.sampled else ""
+    counted = "estimated from a sample" if shown.sampled else "as trained"
+    tree = Tree(f"[bold]{shown.name}[/]  {shown.vocab_size} ids, {counted}")
+    for stage in shown.stages:
+        branch = tree.add(
+            f"[bold]{stage.name}[/]  {stage.kind}, {spell_count(stage.tokens)} tokens"
+        )
+        for part in stage.parts:
+            got = "" if part.share_got is None else f", got {part.share_got:.1%}"
+            approx = "" if part.exact else about
+            seen = part.tokens / max(1, part.tokens_available)
+            trained = "" if part.trained_share is None else f", {part.trained_share:.0%} trained"
+            there = spell_count(part.tokens_available)
+            branch.add(
+                f"{escape(part.name)}  asked {part.share_asked:.1%}{got}: "
+                f"{spell_count(part.tokens)} of {approx}{there} tokens "
+                f"(seen {seen:.2f} times){trained}"
+            )
+    batch, body = shown.batch, []
+    for row, (ids, weights, segments) in enumerate(
+        zip(batch.ids, batch.weights, batch.segments, strict=True)
+    ):
+        body.append(Text(f"{batch.stage}, row {row}", style="bold"))
+        body.append(drawn_row(shown.template, ids, weights, segments, colours=colours))
+    return Group(tree, Text(""), legend(colours=colours), *body)
+
+
+def legend(*, colours: bool) -> Text:
+    """What the colours mean, or the marks where there are none."""
+    if not colours:
+        return Text(f"{MARKS[0]}trained{MARKS[1]}  read only  │ next segment  · padding")
+    return Text.assemble(
+        ("trained", TRAINED), "  ", ("read only", READ_ONLY), "  │ next segment  ", ("·", PADDING),
+        " padding",
+    )  # fmt: skip
+
+
+def drawn_row(
+    template: Template,
+    ids: Sequence[int],
+    weights: Sequence[float],
+    segments: Sequence[int],
+    *,
+    colours: bool,
+) -> Text:
+    """A row's tokens as text: trained ones stand out, segments stand apart, padding is counted."""
+    text = Text(no_wrap=False)
+    place = 0
+    while place < len(ids):
+        end = place
+        trained, segment = weights[place] != 0, segments[place]
+        while end < len(ids) and (weights[end] != 0, segments[end]) == (trained, segment):
+            end += 1
+        if place and segments[place - 1] != segment:
+            text.append("│" if segment else "")
+        if not segment:
+            text.append(f"·{end - place}", style=PADDING if colours else "")
+        else:
+            words = template.spell(ids[place:end])
+            shown = words.replace("\n", "⏎\n")
+            if colours:
+                text.append(shown, style=TRAINED if trained else READ_ONLY)
+            else:
+                text.append(f"{MARKS[0]}{shown}{MARKS[1]}" if trained else shown)
+        place = end
+    return text
+
+
+def drawn_example(template: Template, name: str, example: Example, *, colours: bool) -> Group:
+    """One rendered conversation."""
+    trained = sum(weight != 0 for weight in example.weights)
+    head = Text(f"{name}  {len(example.ids)} tokens, {trained} trained", style="bold")
+    ones = [1] * len(example.ids)
+    return Group(head, drawn_row(template, example.ids, example.weights, ones, colours=colours))
+
+
+def drawn_plan(found: Plan) -> Group:
+    """A row for each stage, the totals, then what to mind."""
+    table = Table(title=f"plan of {found.recipe}", title_justify="left")
+    table.add_column("stage")
+    heads = ("tokens", "steps", "evals", "exams", "FLOPs", "data", "training", "exams", "in all")
+    for head in (*heads, "disk"):
+        table.add_column(head, justify="right")
+    for stage in found.stages:
+        spent = stage.seconds
+        evaluating = spent.get("evaluating", 0.0) + spent.get("saving", 0.0)
+        table.add_row(
+            stage.name,
+            spell_count(stage.tokens) if stage.tokens else "",
+            str(stage.steps or ""),
+            str(stage.evaluations or ""),
+            f"{len(stage.exams)} + {len(stage.exams_again)}" if stage.steps else "",
+            f"{stage.flops:.1e}" if stage.flops else "",
+            spell_seconds(spent.get("data", 0.0)),
+            spell_seconds(spent.get("training", 0.0)) if stage.steps else "",
+            spell_seconds(evaluating + spent.get("exams", 0.0)) if stage.steps else "",
+            spell_seconds(stage.total_s),
+            f"{stage.disk_bytes / 1e6:.0f} MB",
+        )
+    how = "measured" if found.measured else "not measured"
+    lines = [
+        f"{spell_count(found.parameters)} parameters, {found.vocab_size} ids; {found.compute}; "
+        f"{how} in {found.calibration_s:.0f} s",
+        f"time {spell_seconds(found.seconds)}, memory {found.memory_bytes / 1e9:.1f} GB, "
+        f"disk {found.disk_bytes / 1e9:.2f} GB"
+        + ("" if found.cost is None else f", cost {found.cost:.2f}"),
+    ]
+    warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
+    return Group(table, *map(Text, lines), *warnings)
+
+
+def drawn_scores(name: str, scores: Sequence[Score]) -> Table:
+    """A row for each cell of each exam."""
+    table = Table("exam", title=f"exams of {name}", title_justify="left")
+    for head in ("score", "95 % interval", "n", "floor"):
+        table.add_column(head, justify="right")
+    table.add_column("outcome")
+    for score in scores:
+        for bucket, cell in {"": score.overall, **score.buckets}.items():
+            table.add_row(
+                f"  {bucket}" if bucket else Text(score.exam, style="bold"),
+                f"{cell.score:.3f}",
+                f"{cell.low:.3f}–{cell.high:.3f}",
+                str(cell.n),
+                "" if cell.floor is None else f"{cell.floor:g}",
+                Text(cell.outcome, style=COLOURS[cell.outcome])
+                if cell.floor is not None or not bucket
+                else "",
+            )
+    return table
+
+
+def drawn_check(report: Report) -> Group:
+    """What is in a file; its errors are told elsewhere."""
+    verdict = Text("ok", style="green") if report.ok else Text("not usable", style="red")
+    head = Text.assemble((report.path, "bold"), f"  {report.kind}, {report.rows} rows  ", verdict)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(report.counts.items()))
+    fields = ", ".join(f"{name} in {count}" for name, count in report.fields.most_common())
+    lines = [head]
+    if counts:
+        lines.append(Text(f"  {counts}"))
+    if fields:
+        lines.append(Text(f"  fields: {fields}"))
+    if report.first:
+        lines.append(Text("  first: " + report.first.replace("\n", "\n         "), style="dim"))
+    return Group(*lines)
+
+
+def drawn_preview(found: Preview) -> Group:
+    """The examples, then the diversity report."""
+    body: list[RenderableType] = []
+    for example in found.examples:
+        meta = ", ".join(f"{key} {example.meta[key]}" for key in ("bucket", "language"))
+        body.append(Text(meta, style="dim"))
+        for turn in as_row(example)["messages"]:
+            words = [turn["content"], *(json.dumps(c) for c in turn.get("calls", ()))]
+            body.append(
+                Text.assemble((f"  {turn['role']}: ", "bold"), " ".join(filter(None, words)))
+            )
+    table = Table("diversity", title=f"lesson {found.lesson.kind}", title_justify="left")
+    table.add_column("", justify="right")
+    for name, value in vars_of(found.diversity).items():
+        table.add_row(name.replace("_", " "), value)
+    return Group(*body, table)
+
+
+def vars_of(thing: object) -> dict[str, str]:
+    """A dataclass's fields as words; counts by name on one line."""
+    found: dict[str, str] = {}
+    for name in getattr(thing, "__dataclass_fields__", {}):
+        value = getattr(thing, name)
+        found[name] = (
+            ", ".join(f"{key} {count}" for key, count in sorted(value.items()))
+            if isinstance(value, dict)
+            else spell_value(value)
+        )
+    return found

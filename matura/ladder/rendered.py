@@ -1,0 +1,65 @@
+"""Conversations of a file as they are trained: ids, weights and segments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from matura.core.errors import DataError, RecipeError
+from matura.core.types import Conversation, Example
+from matura.data.lines import BadLine, decoded, lines
+from matura.data.rows import Format, format_of, item, parsed
+from matura.ladder.models import Found
+from matura.text.template import Template
+from matura.text.tokenizer import Tokenizer
+
+
+def rendered(path: Path, template: Template) -> Iterator[tuple[str, Example]]:
+    """Each row of a JSON-lines file as it is trained: its id and its rendered tokens.
+
+    Raises:
+        DataError: `file:line: reason` at the first row that cannot be.
+    """
+    found = False
+    format: Format | None = None
+    for number, raw in lines(path):
+        if not raw.strip():
+            continue
+        found = True
+        try:
+            row = parsed(decoded(raw))
+            format = format or format_of(row)
+            thing = item(row, format, f"{path.name}:{number}")
+            is_talk = isinstance(thing, Conversation)
+            example = template.render(thing) if is_talk else template.document(thing)  # type: ignore[arg-type]
+        except (BadLine, DataError) as problem:
+            raise DataError(f"{path}:{number}: {problem}") from None
+        yield thing.id, example
+    if not found:
+        raise DataError(f"{path}: no rows; expected one JSON object per line")
+
+
+def template_for(dialect: str | None, model: Found | None) -> Template:
+    """A model's own template, in another dialect if one is named; bytes as tokens without a model.
+
+    Raises:
+        RecipeError: neither is given, or there is no such dialect.
+        DataError: the model's tokenizer lacks the dialect's tags.
+    """
+    if model is not None:
+        return Template(model.template().tokenizer, dialect)
+    if dialect is None:
+        raise RecipeError("--messages needs --dialect NAME or --model MODEL to be rendered with")
+    return Template(Tokenizer.bytes_only(dialect))
+
+
+def example_json(example: Example) -> str:
+    """`{"ids", "weights", "segments"}` on one line; one conversation is one segment."""
+    return json.dumps(
+        {
+            "ids": list(example.ids),
+            "weights": list(example.weights),
+            "segments": [1] * len(example.ids),
+        }
+    )

@@ -1,0 +1,197 @@
+"""What a report tells, gathered from a run's records alone: no model, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matura.core.errors import DataError, StoreError
+from matura.core.ledger import METRICS, read_rows
+from matura.core.store import Folder
+from matura.core.types import Item, Outcome, Score
+from matura.exams.proof import score_from_json
+from matura.ladder.gate import worst
+from matura.ladder.status import Status, status
+from matura.ladder.transcript import EXAMS, Row, rows
+
+RIGHT_SHOWN, WRONG_SHOWN = 3, 5
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a stage learned."""
+
+    losses: tuple[tuple[int, float], ...]
+    """By step, of the training batches."""
+    validation: Mapping[str, tuple[tuple[int, float], ...]]
+    """By source."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a stage's tokens."""
+
+    name: str
+    asked: float
+    got: float
+    tokens: int
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Answers of one sitting."""
+
+    exam: str
+    stage: str
+    score: Score
+    outcome: Outcome
+    """Of the sitting: for an exam sat again, whether it was kept."""
+    right: tuple[Item, ...]
+    wrong: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage with all that is told about it."""
+
+    row: Row
+    kind: str
+    curve: Curve
+    shares: tuple[Share, ...]
+    compute: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of a run."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    status: Status
+    samples: tuple[Samples, ...]
+    """The last sitting of each exam."""
+    lineage: Mapping[str, int]
+    """Tokens of the whole model by origin, as of its last stage."""
+    machines: Sequence[Mapping[str, Any]]
+    """Different ones, in the order they were used."""
+    version: str
+
+    @property
+    def trained(self) -> tuple[Stage, ...]:
+        """The stages that yield a model."""
+        return tuple(stage for stage in self.stages if stage.row.tokens or stage.row.sittings)
+
+
+def facts(run: Path) -> Facts:
+    """What there is to tell of a run.
+
+    Raises:
+        StoreError: no run there, or one of its folders is not whole or lacks something.
+    """
+    found = rows(run)
+    try:
+        stages = tuple(_stage(row) for row in found)
+        last = found[-1].folder.record if found else {}
+        machines: list[Mapping[str, Any]] = []
+        for row in found:
+            if (used := row.folder.record.get("machine", {})) not in machines:
+                machines.append(used)
+        return Facts(
+            name=run.resolve().name,
+            stages=stages,
+            status=status(run),
+            samples=tuple(_samples(found)),
+            lineage=dict(last.get("lineage", {}).get("model_tokens", {})),
+            machines=machines,
+            version=str(last.get("version", "")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise StoreError(f"{run}: a record is not what this version writes: {problem}") from problem
+
+
+def _stage(row: Row) -> Stage:
+    numbers = row.folder.record["numbers"]
+    parts: Mapping[str, Any] = numbers.get("mixture", {}).get("parts", {})
+    return Stage(
+        row=row,
+        kind=str(row.folder.record["asked"]["stage"]["kind"]),
+        curve=_curve(row.folder),
+        shares=tuple(
+            Share(
+                name,
+                float(part["share_asked"]),
+                float(part["share_got"]),
+                int(part["tokens"]),
+                name.startswith("replay:"),
+            )
+            for name, part in parts.items()
+        )
+        or _from_lineage(row),
+        compute=str(numbers.get("compute", "")),
+        parameters=int(numbers.get("parameters", 0)),
+    )
+
+
+def _from_lineage(row: Row) -> tuple[Share, ...]:
+    """Shares of a stage whose record counts no parts."""
+    found = row.folder.record.get("lineage", {})
+    asked, got = found.get("asked", {}), found.get("got", {})
+    return tuple(
+        Share(
+            name,
+            float(share),
+            float(got.get(name, 0.0)),
+            round(got.get(name, 0.0) * row.tokens),
+            not name.startswith(f"{row.name}/"),
+        )
+        for name, share in asked.items()
+        if row.tokens
+    )
+
+
+def _curve(folder: Folder) -> Curve:
+    if METRICS not in folder.record["files"]:
+        return Curve((), {})
+    found = read_rows(folder.file(METRICS))
+    validation: dict[str, list[tuple[int, float]]] = {}
+    for row in found:
+        for name, value in row.items():
+            if name.startswith("validation/"):
+                source = name.removeprefix("validation/")
+                validation.setdefault(source, []).append((row["step"], float(value)))
+    losses = tuple((row["step"], float(row["loss"])) for row in found if "loss" in row)
+    return Curve(losses, {name: tuple(points) for name, points in validation.items()})
+
+
+def _samples(found: Sequence[Row]) -> list[Samples]:
+    """Each exam's last sitting, with a few answers that were right and the worst."""
+    last: dict[str, tuple[Row, Mapping[str, Any]]] = {}
+    for row in found:
+        if EXAMS in row.folder.record["files"]:
+            for score in row.folder.json(EXAMS)["sittings"]:
+                last[score["exam"]] = (row, score)
+    told = []
+    for name, (row, spelled) in last.items():
+        try:
+            score = score_from_json(spelled)
+        except DataError as problem:
+            raise StoreError(f"{row.folder.path / EXAMS}: {problem}") from problem
+        lower = score.settings.get("better") == "lower"
+        ranked = sorted(score.items, key=lambda item: item.grade if lower else -item.grade)
+        right = [item for item in ranked if lower or item.grade == 1.0]
+        outcome = next(sitting.outcome for sitting in row.sittings if sitting.name == name)
+        told.append(
+            Samples(
+                name,
+                row.name,
+                score,
+                outcome,
+                tuple(right[:RIGHT_SHOWN]),
+                tuple(worst(score)[:WRONG_SHOWN]),
+            )
+        )
+    return told

@@ -1,0 +1,26 @@
+"""Learn from conversations: what the assistant says counts, everything else is read only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from matura.stages.learning import learn
+from matura.stages.parts import Train
+from matura.stages.stage import Context, Made, StageKind
+
+
+class Sft(StageKind):
+    """One step of the chat curriculum: a lesson or several, with replay of earlier stages."""
+
+    kind: Literal["sft"] = "sft"
+    train: Train = Train()
+    tags: Literal["auto", "weighted", "as they are"] = "auto"
+    """Whether control tags start near words that say what they mean; `auto`: in the first chat stage."""
+
+    def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
+        """Trains in `work`; see `StageKind.make`."""
+        first = not any(stage.kind == "sft" for stage in context.earlier.values())
+        weigh = self.tags == "weighted" or (self.tags == "auto" and first)
+        return learn(self, self.train, work, parents, context, weigh_tags=weigh)

@@ -1,0 +1,75 @@
+"""A plan counts what a climb will do, and times it on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pretend import Pretended, pretend, recipe_text
+
+from matura.core.errors import RecipeError
+from matura.ladder.calibrate import Speed
+from matura.ladder.papers import Paper
+from matura.ladder.plan import plan
+from matura.ladder.recipe import load
+
+CHAT = "stages.chat.train.tokens"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Pretended:
+    return pretend(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATURA_COMPILE", "0")
+
+
+def test_steps_and_exams_are_those_of_the_climb(made: Pretended, tmp_path: Path) -> None:
+    found = plan(made.recipe, disk=tmp_path / "runs", price_per_hour=3600.0)
+    tokenizer, base, chat = found.stages
+    assert tokenizer.steps == 0
+    assert base.steps == pytest.approx(4000 / 256, abs=1)
+    assert (base.batch_rows, base.evaluations) == (4, 4)
+    assert (base.exams, base.exams_again) == (("bpb",), ())
+    assert set(chat.exams) == {"echo", "format_strict"}
+    assert chat.exams_again == ("bpb",)
+    assert found.parameters > 20_000
+    assert found.measured
+    assert 0 < found.seconds < 600
+    assert found.cost == pytest.approx(found.seconds)
+    assert found.memory_bytes > 50_000_000
+    assert all(seconds >= 0 for stage in found.stages for seconds in stage.seconds.values())
+    assert chat.seconds["exams"] > base.seconds["exams"] > 0
+    assert json.loads(json.dumps(found.as_dict()))["seconds"] == found.seconds
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_data_sheet_needs_no_clock(made: Pretended) -> None:
+    slow = plan(made.recipe, hardware="rtx-3090")
+    assert not slow.measured
+    assert "data sheet" in slow.compute
+    with pytest.raises(RecipeError, match=r"--hardware h20.*h200"):
+        plan(made.recipe, hardware="h20")
+    with pytest.raises(RecipeError, match="--price"):
+        plan(made.recipe, hardware="h200", price_per_hour=-1)
+
+
+def test_it_minds_what_will_be_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    found = plan(load(path, ["stages.base.train.tokens=4e6"]), hardware="a100")
+    assert any("base: folder is to be seen" in warning for warning in found.warnings)
+    few = plan(load(path, ["model.hidden_size=512", "model.heads=8"]), hardware="a100")
+    assert any("for each parameter" in warning for warning in few.warnings)
+
+
+def test_a_paper_costs_more_the_longer_its_answers() -> None:
+    speed = Speed("x", True, "", {}, {}, 0.0, 1e-4, 1e-2, 1e-4, 0.0, 0)
+    short, long = (Paper(1e-3, 40.0, (n,) * 10, None) for n in (4, 40))
+    silent = Paper(1e-3, 40.0, (), None)
+    assert silent.seconds(200, speed) == pytest.approx(200 * (1e-3 + 4e-3))
+    assert short.seconds(200, speed) == pytest.approx(1.0 + 2 * 4e-2 + 200 * 4 * 1e-4)
+    assert long.seconds(200, speed) > short.seconds(200, speed)
