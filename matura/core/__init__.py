@@ -1,1 +1,2 @@
-"""The words every other room speaks: types, errors, records, random streams, the store, the ledger."""
+"""The words every other room speaks: types, errors, records, random streams, the store, the
+ledger."""

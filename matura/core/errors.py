@@ -1,4 +1,5 @@
-"""What can go wrong, by whose fault it is; the command line turns each into one line and an exit code."""
+"""What can go wrong, by whose fault it is; the command line turns each into one line and an exit
+code."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class DriftError(MaturaError):
 
 
 class RedLine(MaturaError):
-    """Training went wrong in a way that must stop it; the message names the detector, step and batch."""
+    """Training went wrong in a way that must stop it; the message names the detector, step and
+    batch."""
 
 
 class GateClosed(MaturaError):

@@ -1,4 +1,5 @@
-"""A room's leaf folder is its registry: `kind: jsonl` is the one class with that kind in `jsonl.py`."""
+"""A room's leaf folder is its registry: `kind: jsonl` is the one class with that kind in
+`jsonl.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from types import ModuleType
 from typing import TypeVar
 
 from matura.core.errors import RecipeError
-
 
 T = TypeVar("T")
 

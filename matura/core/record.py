@@ -1,4 +1,5 @@
-"""Parts of a recipe, and their one stable spelling: two recipes are equal exactly when their `plain` is."""
+"""Parts of a recipe, and their one stable spelling: two recipes are equal exactly when their
+`plain` is."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from matura.core.errors import RecipeError
 
 
 class Frozen(BaseModel):
-    """A part of a recipe: immutable, and an unknown key is an error. A field's docstring is its help."""
+    """A part of a recipe: immutable, and an unknown key is an error. A field's docstring is its
+    help."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True

@@ -1,7 +1,9 @@
-"""Named random streams: every random thing draws from `rng(seed, stage, purpose, index)` and from nothing else.
+"""Named random streams: every random thing draws from `rng(seed, stage, purpose, index)` and from
+nothing else.
 
-Streams are told apart by a hash of their name, never by seed arithmetic: Python seeds integers by absolute value,
-so `Random(-5)` and `Random(5)` are one stream, which once made a test set equal its training set.
+Streams are told apart by a hash of their name, never by seed arithmetic: Python seeds integers by
+absolute value, so `Random(-5)` and `Random(5)` are one stream, which once made a test set equal
+its training set.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ def rng(seed: int, *name: str | int) -> Rng:
 
 
 def fraction(key: str, salt: str = "split") -> float:
-    """A number in [0, 1) that depends on nothing but `key` and `salt`: how content chooses its split."""
+    """A number in [0, 1) that depends on nothing but `key` and `salt`: how content chooses its
+    split."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt.encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "big") / 2**64
 
 
 def pair_is_for_exam(first: int, second: int) -> bool:
-    """Whether two neighbouring token ids belong to exams: such pairs never occur in a random training run.
+    """Whether two neighbouring token ids belong to exams: such pairs never occur in a random
+    training run.
 
-    A fifth of all pairs, by a multiplicative hash that numpy arrays can follow (all intermediate values < 2**63).
+    A fifth of all pairs, by a multiplicative hash that numpy arrays can follow (all intermediate
+    values < 2**63).
     """
     return ((first * 40503 + second * 30011 + 12345) % 1000003) % 5 == 0

@@ -1,4 +1,5 @@
-"""The things that flow from room to room. Plain and frozen: no torch, no numpy, no behaviour that decides anything."""
+"""The things that flow from room to room. Plain and frozen: no torch, no numpy, no behaviour that
+decides anything."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn, or one part of a turn. A `tool` message is the result of one call of the assistant message before."""
+    """One turn, or one part of a turn. A `tool` message is the result of one call of the assistant
+    message before."""
 
     role: Role
     content: str = ""
@@ -33,7 +35,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Raw text to learn from; `ids` instead of text where the text is made of tokens (random token runs)."""
+    """Raw text to learn from; `ids` instead of text where the text is made of tokens (random token
+    runs)."""
 
     text: str
     id: str
@@ -44,7 +47,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What was said. `meta` never reaches the model: a lesson's keys are operator, payload, template, language, bucket."""
+    """What was said. `meta` never reaches the model: a lesson's keys are operator, payload,
+    template, language, bucket."""
 
     messages: tuple[Message, ...]
     id: str
@@ -53,14 +57,16 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids and one loss weight for each: 0 = read only, 1 = learn, more = learn more, negative = unlearn."""
+    """Token ids and one loss weight for each: 0 = read only, 1 = learn, more = learn more,
+    negative = unlearn."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
 
 
 class TextCodec(Protocol):
-    """What a tokenizer does for rooms that must not know how: ordinary text only, never a control id."""
+    """What a tokenizer does for rooms that must not know how: ordinary text only, never a control
+    id."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -93,7 +99,8 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One exam item. Chat items have `messages`; items made of tokens have `prompt_ids` and `gold_ids`."""
+    """One exam item. Chat items have `messages`; items made of tokens have `prompt_ids` and
+    `gold_ids`."""
 
     id: str
     gold: str
@@ -117,7 +124,8 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was really said: `ids` are exactly the ids after the prompt, tool results (weight 0) included."""
+    """What was really said: `ids` are exactly the ids after the prompt, tool results (weight 0)
+    included."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
@@ -177,7 +185,8 @@ class Score:
     weights_sha256: str
     settings: Mapping[str, Any]
     notes: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that are reported but not gated, such as the strongest head's prefix-matching score."""
+    """Numbers that are reported but not gated, such as the strongest head's prefix-matching score.
+    Numbers that are reported but not gated, such as the strongest head's prefix-matching score."""
 
 
 def texts(documents: Iterator[Document]) -> Iterator[str]:

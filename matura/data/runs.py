@@ -8,7 +8,7 @@ again after gaps of all sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,10 +91,29 @@ def _length(rng: Rng, most: int) -> int:
     return min(most, int((most + 1.0) ** rng.random()))
 
 
+def drilled(rng: Rng, shortest: int, longest: int, run: tuple[int, int]) -> Plan:
+    """One run of between `run` tokens and nothing else, told three times or until there are
+    `shortest` tokens: what it takes to find copying at all, before noise and distance come in."""
+    least, most = run
+    length = max(2, round(least * (most / least) ** rng.random()))
+    least_times = 2 if 3 * length > longest else 3
+    times = max(least_times, -(-rng.randint(shortest, max(shortest, longest // 2)) // length))
+    return Plan((length,), (0,) * max(2, min(times, longest // length)))
+
+
+Planner = Callable[[Rng, int, int, int], Plan]
+
+
 def documents(
-    rng: Rng, *, vocabulary: int, shortest: int, longest: int, for_exam: bool = False
+    rng: Rng,
+    *,
+    vocabulary: int,
+    shortest: int,
+    longest: int,
+    for_exam: bool = False,
+    planner: Planner = planned,
 ) -> Iterator[list[int]]:
-    """Endless documents of token ids below `vocabulary`.
+    """Endless documents of token ids below `vocabulary`, laid out as `planner` says.
 
     No two neighbours anywhere in a document are a pair for exams; with `for_exam`, all of them
     are, joints between runs aside.
@@ -102,7 +121,7 @@ def documents(
     most_distinct = min(longest, int(vocabulary * MOST_DISTINCT))
     draw = Draw(rng.getrandbits(64))
     while True:
-        plans = [planned(rng, shortest, longest, most_distinct) for _ in range(BATCH)]
+        plans = [planner(rng, shortest, longest, most_distinct) for _ in range(BATCH)]
         widest = max(plan.distinct for plan in plans)
         tokens = chained(draw, BATCH, widest, vocabulary, wanted=for_exam)
         for plan, row in zip(plans, tokens.tolist(), strict=True):

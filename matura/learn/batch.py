@@ -55,7 +55,8 @@ class Batch:
 
     @property
     def segments_BT(self) -> Tensor:
-        """Which example each input belongs to; inputs of different examples never see each other."""
+        """Which example each input belongs to; inputs of different examples never see each
+        other."""
         return self.segments_BL[:, :-1]
 
     @property

@@ -1,4 +1,5 @@
-"""Everything a run is, in one folder: safetensors for tensors, JSON for the rest. No pickle anywhere."""
+"""Everything a run is, in one folder: safetensors for tensors, JSON for the rest. No pickle
+anywhere."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def read(folder: Folder, model: Decoder, optimizer: Optimizer) -> dict[str, Any]
     try:
         rest = json.loads(folder.file(REST).read_text(encoding="utf-8"))
         optimizer.restore(load_file(folder.file(OPTIMIZER)), int(rest["optimizer_steps"]))
-    except (KeyError, SafetensorError, ValueError, RuntimeError) as problem:
+    except (KeyError, TypeError, SafetensorError, ValueError, RuntimeError) as problem:
         raise StoreError(f"{folder.path}: this state cannot be resumed: {problem}") from problem
     return dict(rest)
 

@@ -1,4 +1,5 @@
-"""How the arithmetic is done on this machine: threads, number type, compiled or not. Never part of identity."""
+"""How the arithmetic is done on this machine: threads, number type, compiled or not. Never part of
+identity."""
 
 from __future__ import annotations
 
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-# A compiled step costs 5 s (cached) to 20 s (cold) before the first; below this much training it is not earned back.
-# Measured on 2 cores: 1.6x per step, so about 45 s of eager training (4e13 operations at 0.9e12 / s).
-COMPILE_FROM_FLOPS = 4e13
+from matura.core.errors import RecipeError
+
+# A compiled step costs 5 s (cached) to 20 s (cold) before the first one; measured on 2 cores it is
+# 1.6 times faster, so about 40 s of eager training (1e13 operations) earn it back.
+COMPILE_FROM_FLOPS = 1e13
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -42,6 +46,9 @@ def choose(flops: float) -> Compute:
     """The fastest arithmetic this machine can do that `flops` of training earn back.
 
     `MATURA_COMPILE=0|1` and `MATURA_DTYPE=float32|bfloat16` overrule it.
+
+    Raises:
+        RecipeError: `MATURA_DTYPE` is something else.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     without: list[str] = []
@@ -51,7 +58,9 @@ def choose(flops: float) -> Compute:
         torch.set_float32_matmul_precision("medium")
     dtype = torch.bfloat16 if wide else torch.float32
     if asked := os.environ.get("MATURA_DTYPE"):
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
+        if asked not in DTYPES:
+            raise RecipeError(f"MATURA_DTYPE={asked}: expected one of {', '.join(DTYPES)}")
+        dtype = DTYPES[asked]
     compiler = device == "cuda" or shutil.which(os.environ.get("CXX", "g++")) is not None
     wanted = os.environ.get("MATURA_COMPILE", "1" if flops >= COMPILE_FROM_FLOPS else "0") == "1"
     if wanted and not compiler:
@@ -60,7 +69,8 @@ def choose(flops: float) -> Compute:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed blocks instead of returning them; page faults cost 10 to 20 % of a step."""
+    """Tell glibc to reuse freed blocks instead of returning them; page faults cost 10 to 20 % of a
+    step."""
     if not sys.platform.startswith("linux"):
         return False
     try:

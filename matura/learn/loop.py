@@ -1,7 +1,8 @@
-"""`fit`: the one training loop. It sees batches and an objective, never a source, an exam or a conversation.
+"""`fit`: the one training loop. It sees batches and an objective, never a source, an exam or a
+conversation.
 
-Step k reads batch k, a pure function of k, so a run that was killed goes on exactly where it stood: the loss of
-every later step is bit-equal on CPU.
+Step k reads batch k, a pure function of k, so a run that was killed goes on exactly where it
+stood: the loss of every later step is bit-equal on CPU.
 """
 
 from __future__ import annotations
@@ -25,19 +26,25 @@ from matura.learn.watch import Watch
 from matura.models.decoder import Decoder
 
 
+TELLS_APART = 0.05
+"""Exam scores nearer than this are equal for choosing: it is the standard error of 60 items at 0.8,
+and without it a lucky sitting in mid-run beat the finished model."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model is worth at one step: mean nats per source, and an exam's score if there is one."""
+    """What the model is worth at one step: mean nats per source, and an exam's score if there is
+    one."""
 
     losses: dict[str, float]
     exam: float | None = None
     notes: dict[str, float] = field(default_factory=dict)
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Larger is better: by exam first, then by mean validation loss."""
+    def rank(self) -> tuple[int, float]:
+        """Larger is better: by exam first, as far as it can tell, then by mean validation loss."""
         mean = sum(self.losses.values()) / max(len(self.losses), 1)
-        return (self.exam if self.exam is not None else 0.0, -mean)
+        return (0 if self.exam is None else round(self.exam / TELLS_APART), -mean)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class _Run:
     best_step: int = -1
     best: Evaluation | None = None
     last: Evaluation | None = None
+    whole: bool = True
+    """False from an update's first write until the step, and an evaluation due, are accounted for:
+    what is saved in between could not be resumed exactly."""
 
     def rest(self) -> dict[str, Any]:
         return {
@@ -89,7 +99,8 @@ class _Run:
             "last": _spell(self.last),
         }
 
-    def save(self, checkpoints: Checkpoints) -> None:
+    def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
+        ledger.sync()
         checkpoints.save(
             self.step,
             lambda folder: checkpoint.write(
@@ -127,7 +138,8 @@ def fit(
     checkpoints: Checkpoints,
     ledger: Ledger,
 ) -> Fitted:
-    """Trains the stepper's model and leaves the best weights in it; goes on from the newest checkpoint.
+    """Trains the stepper's model and leaves the best weights in it; goes on from the newest
+    checkpoint.
 
     Raises:
         RedLine: something went wrong that must stop it; nothing bad was saved.
@@ -142,6 +154,7 @@ def fit(
             learning_rate=settings.learning_rate,
             embedding_learning_rate=settings.embedding_learning_rate,
             weight_decay=settings.weight_decay,
+            muon_dtype=stepper.compute.dtype,  # bf16 products are slow where they are emulated
         ),
         Watch(model.config.vocab_size, scratch),
     )
@@ -152,14 +165,14 @@ def fit(
             _step(run, stepper, batches(run.step), settings, ledger)
             if run.step in settings.evaluate_at or run.step == settings.steps:
                 _evaluate(run, evaluate, ledger)
-                if run.best_step == run.step or run.step == settings.steps:
-                    run.save(checkpoints)
-                    saved_s = time.monotonic()
-            elif time.monotonic() - saved_s > settings.checkpoint_every_s:
-                run.save(checkpoints)
+            run.whole = True
+            wanted = run.step in (run.best_step, settings.steps)
+            if wanted or time.monotonic() - saved_s > settings.checkpoint_every_s:
+                run.save(checkpoints, ledger)
                 saved_s = time.monotonic()
     except KeyboardInterrupt:
-        run.save(checkpoints)
+        if run.whole:
+            run.save(checkpoints, ledger)
         raise
     finally:
         ledger.clear()
@@ -181,6 +194,7 @@ def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger:
     run.watch.loss(run.step, batch.name, total / weight, grad_norm)
     factor = settings.schedule.factor(run.step * settings.tokens_per_step)
     before = [p.detach().clone() for p in run.model.parameters()]
+    run.whole = False
     run.optimizer.step(factor)
     moved = update_ratio(before, [p.detach() for p in run.model.parameters()])
     run.watch.update(run.step, batch.name, moved)
@@ -224,7 +238,9 @@ def _spell(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 def _read(spelled: dict[str, Any] | None) -> Evaluation | None:
-    return None if spelled is None else Evaluation(**spelled)
+    if spelled is None:
+        return None
+    return Evaluation(spelled["losses"], spelled["exam"], spelled["notes"])
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,4 +1,5 @@
-"""What an objective is: sums, never means, so that micro-batches of uneven size add up to the whole."""
+"""What an objective is: sums, never means, so that micro-batches of uneven size add up to the
+whole."""
 
 from __future__ import annotations
 

@@ -1,19 +1,22 @@
-"""Muon for the matrices inside the layers, AdamW for everything else, as one optimizer with named state.
+"""Muon for the matrices inside the layers, AdamW for everything else, as one optimizer with named
+state.
 
-Muon (Jordan et al. 2024) moves each matrix by its orthogonalised momentum. Matrices of one shape are
-orthogonalised together, tall ones lying down, in batched bf16 products: at 192 x 4 layers that is two
-stacks, and half the time of one matrix after the other.
+Muon (Jordan et al. 2024) moves each matrix by its orthogonalised momentum. Matrices of one shape
+are orthogonalised together, tall ones lying down, in batched bf16 products: at 192 x 4 layers that
+is two stacks, and half the time of one matrix after the other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-# Newton-Schulz coefficients of Muon's authors: fast rise of small singular values, all end in about [0.7, 1.2]
+# Newton-Schulz coefficients of Muon's authors: fast rise of small singular values, all end in about
+# [0.7, 1.2]
 NS_A, NS_B, NS_C = 3.4445, -4.7750, 2.0315
 NS_STEPS = 5
 
@@ -54,6 +57,7 @@ class Optimizer:
         learning_rate: float,
         embedding_learning_rate: float,
         weight_decay: float,
+        muon_dtype: torch.dtype = torch.bfloat16,
     ) -> Optimizer:
         """The optimizer of a model's parameters, with zero state."""
         made = cls(
@@ -62,6 +66,7 @@ class Optimizer:
             learning_rate,
             embedding_learning_rate,
             weight_decay,
+            muon_dtype=muon_dtype,
         )
         for name, weight in made.parameters.items():
             made.buffers[f"momentum.{name}"] = torch.zeros_like(weight)
@@ -96,7 +101,7 @@ class Optimizer:
             weight.grad = None
 
     def _muon(self, names: list[str], factor: float) -> None:
-        weights = [self.parameters[name] for name in names]
+        weights: list[Tensor] = [self.parameters[name] for name in names]
         grads = [_grad(weight) for weight in weights]
         buffers = [self.buffers[f"momentum.{name}"] for name in names]
         torch._foreach_lerp_(buffers, grads, 1 - self.momentum)
@@ -113,7 +118,7 @@ class Optimizer:
             weight.add_(move.mT if rows > columns else move, alpha=-rate * scale)
 
     def _adamw(self, names: list[str], rate: float) -> None:
-        weights = [self.parameters[name] for name in names]
+        weights: list[Tensor] = [self.parameters[name] for name in names]
         grads = [_grad(weight) for weight in weights]
         first = [self.buffers[f"momentum.{name}"] for name in names]
         second = [self.buffers[f"variance.{name}"] for name in names]
@@ -135,26 +140,34 @@ class Optimizer:
 
         Raises:
             KeyError: the saved state lacks a tensor, or has one too many.
+            ValueError: a tensor has another shape or type.
         """
         if tensors.keys() != self.buffers.keys():
             raise KeyError(
                 f"optimizer state differs: {sorted(tensors.keys() ^ self.buffers.keys())}"
             )
         for name, tensor in tensors.items():
-            self.buffers[name].copy_(tensor)
+            own = self.buffers[name]
+            if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):  # copy_ would broadcast
+                raise ValueError(f"{name} is {tuple(tensor.shape)}, expected {tuple(own.shape)}")
+            own.copy_(tensor)
         self.step_count = step_count
 
 
 def is_matrix(name: str, weight: Tensor) -> bool:
-    """Whether Muon takes this parameter: a matrix inside a layer, not an embedding and not the head."""
+    """Whether Muon takes this parameter: a matrix inside a layer, not an embedding and not the
+    head."""
     return weight.ndim == 2 and ".layers." in name
 
 
-def _grad(weight: nn.Parameter) -> Tensor:
+def _grad(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 def update_ratio(before: Iterable[Tensor], after: Iterable[Tensor]) -> float:
-    """How far a step moved the weights, relative to their size (Frobenius norms over all of them)."""
-    moved = sum(float((b - a).square().sum()) for b, a in zip(before, after, strict=True))
-    return moved**0.5
+    """How far a step moved the weights, relative to their size (Frobenius norms over all)."""
+    moved = size = 0.0
+    for old, new in zip(before, after, strict=True):
+        moved += float((old - new).square().sum())
+        size += float(old.square().sum())
+    return math.sqrt(moved / size) if size else math.sqrt(moved)

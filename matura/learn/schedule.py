@@ -1,4 +1,5 @@
-"""How fast to learn when: warm-up, plateau, linear decay; all in tokens, so that the batch size does not matter."""
+"""How fast to learn when: warm-up, plateau, linear decay; all in tokens, so that the batch size
+does not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One batch: forward and backward, compiled once per process and shared by every stage of the same shape."""
+"""One batch: forward and backward, compiled once per process and shared by every stage of the same
+shape."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class Stepper:
         )
 
     def measure(self, batch: Batch) -> Loss:
-        """The loss without gradients, never compiled: evaluating must not change what training runs."""
+        """The loss without gradients, never compiled: evaluating must not change what training
+        runs."""
         with torch.no_grad():
             logits = self.model(
                 batch.inputs_BT, positions_BT=batch.positions_BT, segments_BT=batch.segments_BT

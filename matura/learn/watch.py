@@ -1,6 +1,7 @@
 """Red lines: what must stop a training run at once, each with the step and the batch by name.
 
-Checked before the optimizer's arithmetic, from step 0, so that no bad number ever reaches a weight or a file.
+Checked before the optimizer's arithmetic, from step 0, so that no bad number ever reaches a weight
+or a file.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from matura.core.errors import RedLine
 START_TOLERANCE = 0.10
 """Share of ln V that the first loss of a fresh model may be off (FAULTS D2)."""
 SPOILED = 2.0
-"""Times ln V that the first loss of a trained model may be. Random token runs cost a good base model
-1.4 times ln V, for it is sure of other things; swapped embedding rows cost more than 2."""
+"""Times ln V that the first loss of a trained model may be. Random token runs cost a good base
+model 1.4 times ln V, for it is sure of other things; swapped embedding rows cost more than 2."""
 STILL_STEPS = 3
-"""Steps in a row that may leave every weight as it was: at 1, a legitimate zero gradient would stop a run."""
+"""Steps in a row that may leave every weight as it was: at 1, a legitimate zero gradient would
+stop a run."""
 
 
 @dataclass
@@ -61,7 +63,12 @@ class Watch:
             )
 
     def update(self, step: int, name: str, moved: float) -> None:
-        """Raises RedLine if several steps in a row moved no weight at all."""
+        """Raises RedLine if a step threw a weight out of range, or several moved none at all."""
+        if not math.isfinite(moved):
+            raise RedLine(
+                f"non-finite values: step {step}, {name}: the update is {moved} times the weights; "
+                "nothing was saved; try a lower learning rate"
+            )
         self.still = self.still + 1 if moved == 0 else 0
         if self.still >= STILL_STEPS:
             raise RedLine(
@@ -79,7 +86,8 @@ class Watch:
 
 
 def check_finite(tensors: Mapping[str, Tensor], step: int) -> None:
-    """Raises RedLine naming the tensor that holds a NaN or an infinity: such a state is never saved."""
+    """Raises RedLine naming the tensor that holds a NaN or an infinity: such a state is never
+    saved."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise RedLine(f"non-finite values: {name} after step {step}; nothing was saved")

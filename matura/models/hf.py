@@ -31,7 +31,8 @@ def save(
 
 
 def spell_config(config: DecoderConfig) -> dict[str, Any]:
-    """The config as Hugging Face spells it: Qwen3 where queries and keys are normalised, Llama otherwise."""
+    """The config as Hugging Face spells it: Qwen3 where queries and keys are normalised, Llama
+    otherwise."""
     kind, name = ("qwen3", "Qwen3ForCausalLM") if config.qk_norm else ("llama", "LlamaForCausalLM")
     return {
         "architectures": [name],
@@ -71,10 +72,17 @@ def read_config(folder: Path) -> DecoderConfig:
     if kind not in ("llama", "qwen3"):
         raise StoreError(f"{path}: model_type {kind!r} is not supported (llama, qwen3)")
     rope = said.get("rope_parameters") or said.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise StoreError(f"{path}: rope_type {rope['rope_type']!r} is not supported (default)")
+    if not isinstance(rope, dict):
+        raise StoreError(f"{path}: rope_parameters must be an object, not {rope!r}")
+    scaling = rope.get("rope_type", rope.get("type", "default"))  # `type` until transformers 4.45
+    if scaling != "default":
+        raise StoreError(f"{path}: rope_type {scaling!r} is not supported (default)")
     if said.get("attention_bias") or said.get("mlp_bias"):
         raise StoreError(f"{path}: biases are not supported")
+    if said.get("use_sliding_window"):
+        raise StoreError(f"{path}: a sliding window is not supported")
+    if (act := said.get("hidden_act", "silu")) != "silu":
+        raise StoreError(f"{path}: hidden_act {act!r} is not supported (silu)")
     try:
         return DecoderConfig(
             vocab_size=said["vocab_size"],
@@ -90,8 +98,12 @@ def read_config(folder: Path) -> DecoderConfig:
             tie_embeddings=bool(said.get("tie_word_embeddings", False)),
             norm_eps=said.get("rms_norm_eps", 1e-6),
         )
-    except (KeyError, ValidationError) as problem:
-        raise StoreError(f"{path}: the config lacks or misstates {problem}") from problem
+    except KeyError as problem:
+        raise StoreError(f"{path}: the config lacks {problem}") from problem
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the shape"
+        raise StoreError(f"{path}: the config misstates {where}: {first['msg']}") from problem
 
 
 def load(folder: Path) -> Decoder:

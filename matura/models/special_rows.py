@@ -1,8 +1,8 @@
 """Control tags that start with a meaning: their rows are averages of the rows of words that say it.
 
-A model that never saw `<|user|>` learns a chat format faster when the tag's row starts near "user" than near
-nothing (MyPT's "sft ready" checkpoint). Norms are matched to trained rows, and small noise keeps tags with
-the same words apart.
+A model that never saw `<|user|>` learns a chat format faster when the tag's row starts near "user"
+than near nothing (MyPT's "sft ready" checkpoint). Norms are matched to trained rows, and small
+noise keeps tags with the same words apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from matura.models.decoder import Decoder
 
 NOISE = 0.05
-"""Size of the noise relative to the row: enough that no two tags are equal, too little to hide the words."""
+"""Size of the noise relative to the row: enough that no two tags are equal, too little to hide the
+words."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Weighted:
 def weigh_tags(
     model: Decoder, words: Mapping[int, Sequence[int]], text_ids: int, generator: torch.Generator
 ) -> list[Weighted]:
-    """Gives each tag in `words` the mean row of its words' ids, in the input embedding and the head.
+    """Gives each tag in `words` the mean row of its words' ids, in the input embedding and the
+    head.
 
     `text_ids`: ids below are text, whose rows are the measure of a trained row's norm.
     """
@@ -60,4 +62,5 @@ def _row(rows: Tensor, ids: Sequence[int], norm: Tensor, generator: torch.Genera
     mean = rows[list(ids)].mean(dim=0)
     noise = torch.randn(mean.shape, generator=generator)
     row = mean / mean.norm().clamp(min=1e-6) + NOISE * noise / noise.norm()
-    return row / row.norm() * norm
+    scaled: Tensor = row / row.norm() * norm
+    return scaled

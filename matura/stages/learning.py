@@ -20,6 +20,7 @@ from matura.data.mixture import Feed, Part, once
 from matura.stages.loading import held_out_documents
 from matura.stages.parts import Train
 from matura.stages.stage import Context, Made, StageKind
+from matura.text.pack import Policy
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 BUILT = "built.json"
 """Counts of the data in `data/`; written last, so that it tells whole data from half-made."""
 VALIDATION_ROWS = 32
-"""Rows per source that validation reads: 8,000 tokens, under a second, and steady enough to rank."""
+"""Rows per source that validation reads: 8,000 tokens, under a second, and steady enough to
+rank."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def learn(
     keep_freed_memory()
     model, notes = _start(context, parents, template, weigh_tags=weigh_tags)
     compute = choose(flops_so_far(train, context, model))
+    model.to(compute.device)
     context.ledger.say(f"{stage.name}: training on {compute}")
     stepper = Stepper(model, NextToken(), compute)
     rows = max(1, train.batch_tokens // context.model.sequence_length)
@@ -90,7 +93,7 @@ def learn(
         checkpoints=Checkpoints(work / "state"),
         ledger=context.ledger,
     )
-    model.eval()
+    model.to("cpu").eval()
     hf.save(
         model,
         work / "model",
@@ -114,7 +117,8 @@ def learn(
 
 
 def plan_fit(train: Train, feed_rows: int, batch_rows: int, sequence_length: int) -> Any:
-    """The steps, schedule and evaluations that a stage's settings come to (`learn.loop.Settings`)."""
+    """The steps, schedule and evaluations that a stage's settings come to
+    (`learn.loop.Settings`)."""
     from matura.learn.loop import Settings
     from matura.learn.schedule import Schedule
 
@@ -162,7 +166,7 @@ def gather(
         DataError: a source is wrong or yields nothing.
     """
     folder = work / "data"
-    shares = {part.title: part.share for part in stage.mixture}
+    policy: Policy = "split" if stage.kind == "pretrain" else "drop"
     if not (folder / BUILT).exists():
         counts: dict[str, Any] = {}
         for part in stage.mixture:
@@ -180,11 +184,18 @@ def gather(
     counts = _built(folder)
     own = tokenizer_hash(template)
     parts = [
-        Part(name=name, shard=Shard.open(folder / f"{name}.train.shard", own), share=share)
-        for name, share in shares.items()
+        Part(
+            name=part.title,
+            shard=Shard.open(folder / f"{part.title}.train.shard", own),
+            share=part.share,
+            policy=policy,
+            max_repeats=part.max_repeats,
+        )
+        for part in stage.mixture
     ]
     validation = {
-        name: Shard.open(folder / f"{name}.validation.shard", own) for name in shares
+        part.title: Shard.open(folder / f"{part.title}.validation.shard", own)
+        for part in stage.mixture
     }
     for replay in stage.replay:
         data = parents[replay.stage] / "data"
@@ -193,7 +204,16 @@ def gather(
             title = f"replay:{replay.stage}.{name}"
             share = replay.share * entry["share"] / whole
             shard = Shard.open(data / f"{name}.train.shard", own)
-            parts.append(Part(name=title, shard=shard, share=share))
+            how: Policy = "split" if context.earlier[replay.stage].kind == "pretrain" else "drop"
+            parts.append(
+                Part(
+                    name=title,
+                    shard=shard,
+                    share=share,
+                    policy=how,
+                    max_repeats=replay.max_repeats,
+                )
+            )
             validation[title] = Shard.open(data / f"{name}.validation.shard", own)
     return Data(tuple(parts), validation, counts)
 
@@ -305,7 +325,8 @@ def _evaluator(
     context: Context,
     work: Path,
 ) -> Callable[[int], Evaluation]:
-    """Measures validation loss per source, and how the stage's exams would go on items of their own."""
+    """Measures validation loss per source, and how the stage's exams would go on items of their
+    own."""
     from matura.learn.loop import Evaluation
     from matura.stages.selection import selecting
 

@@ -118,7 +118,7 @@ class ModelSpec(Frozen):
     intermediate_size: PositiveInt | None = None
     """Of the feed-forward layers; 8/3 of `hidden_size`, up to a multiple of 64, if absent."""
     sequence_length: int = Field(ge=8, le=1_048_576)
-    qk_norm: bool = True
+    qk_norm: bool = False
     tie_embeddings: bool = True
     rope_theta: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)
 
@@ -132,7 +132,7 @@ class Train(Frozen):
     """Tokens per step over all micro-batches."""
     learning_rate: float = Field(default=3e-3, gt=0, le=1)
     """Of AdamW: norms and the head."""
-    embedding_learning_rate: float = Field(default=0.1, gt=0, le=10)
+    embedding_learning_rate: float = Field(default=0.03, gt=0, le=10)
     """Of AdamW: input embeddings, which start at deviation 1 and so move in larger steps."""
     matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
     """Of Muon: every other matrix."""

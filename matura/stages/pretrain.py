@@ -12,7 +12,8 @@ from matura.stages.stage import Context, Made, StageKind
 
 
 class Pretrain(StageKind):
-    """A base model, or more training of one on other text (induction strengthening, a new domain)."""
+    """A base model, or more training of one on other text (induction strengthening, a new
+    domain)."""
 
     kind: Literal["pretrain"] = "pretrain"
     train: Train = Train()

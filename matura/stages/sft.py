@@ -17,7 +17,8 @@ class Sft(StageKind):
     kind: Literal["sft"] = "sft"
     train: Train = Train()
     tags: Literal["auto", "weighted", "as they are"] = "auto"
-    """Whether control tags start near words that say what they mean; `auto`: in the first chat stage."""
+    """Whether control tags start near words that say what they mean; `auto`: in the first chat
+    stage."""
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
         """Trains in `work`; see `StageKind.make`."""

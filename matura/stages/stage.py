@@ -23,7 +23,7 @@ from matura.stages.loading import sampler_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
 from matura.talk.rollout import Sampler
 
-NOT_STAGES = ("learning", "loading", "parts", "selection", "stage")
+NOT_STAGES = ("stage", "parts", "learning", "loading", "selection")
 """Files of this folder that define no kind of stage."""
 
 

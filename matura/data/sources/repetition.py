@@ -1,8 +1,9 @@
 """What teaches a small model to copy: tokens and words that come again, made up without end.
 
-By default, of the tokens: 60 % random runs over the whole text vocabulary; 8 % each of names,
-lists, pairs, quotes and variables. Practically no item is ever made twice: a run of two tokens has
-vocabulary² spellings, and a text holds at least two of about 10^7 made-up words besides its frame.
+By default, of the tokens: 40 % random runs over the whole text vocabulary among noise, 25 % drills
+(a run told over and over); 7 % each of names, lists, pairs, quotes and variables. Practically no
+item is ever made twice: a run of two tokens has vocabulary² spellings, and a text holds at least
+two of about 10^7 made-up words besides its frame.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from matura.core.errors import DataError
 from matura.core.leaves import did_you_mean
 from matura.core.rng import Rng
 from matura.core.types import Document, Given, TextCodec
 from matura.data.recall import TEXTS
-from matura.data.runs import documents
+from matura.data.runs import Plan, documents, drilled, planned
 from matura.data.source import Source
 
-KINDS = ("runs", *TEXTS)
-SHARES = {"runs": 0.60} | dict.fromkeys(TEXTS, 0.08)
+OF_IDS = ("runs", "drills")
+KINDS = (*OF_IDS, *TEXTS)
+SHARES = {"runs": 0.40, "drills": 0.25} | dict.fromkeys(TEXTS, 0.07)
 HELD_OUT = 0.02
 LEAST_HELD_OUT = 4_000
 """Tokens of a validation or exam split, at the least."""
@@ -30,10 +31,12 @@ ATTEMPTS = 6
 
 
 class Repetition(Source):
-    """Documents of 60 to 250 tokens. Random runs hold token ids; everything else is text.
+    """Documents of 60 to 250 tokens. Runs and drills hold token ids; everything else is text.
 
-    Without a tokenizer (while it is being trained) the runs are left out and tokens are guessed
-    from bytes.
+    Drills come first in a model's life: short ones (`shortest: 8, longest: 32, drill: [3, 8]`)
+    mixed into a base let it find copying in 1M tokens, where runs among noise alone taught it
+    nothing in 1.5M. Without a tokenizer (while it is being trained) the runs are left out and
+    tokens are guessed from bytes.
     """
 
     kind: Literal["repetition"] = "repetition"
@@ -45,6 +48,8 @@ class Repetition(Source):
     shortest: PositiveInt = 60
     longest: PositiveInt = 250
     """Tokens of a document of random runs; give or take a few where runs meet."""
+    drill: tuple[PositiveInt, PositiveInt] = (3, 40)
+    """Least and most tokens of the run in a drill."""
 
     @field_validator("shares")
     @classmethod
@@ -60,6 +65,10 @@ class Repetition(Source):
     def _ordered(self) -> Repetition:
         if self.shortest > self.longest:
             raise ValueError(f"shortest ({self.shortest}) is above longest ({self.longest})")
+        if not 2 <= self.drill[0] <= self.drill[1] <= self.longest // 2:
+            raise ValueError(
+                f"drill {list(self.drill)}: expected 2 <= least <= most <= longest / 2"
+            )
         return self
 
     def read(self, given: Given) -> Iterator[Document]:
@@ -67,23 +76,22 @@ class Repetition(Source):
         codec = given.tokenizer
         shares = {name: share for name, share in self.shares.items() if share > 0}
         if codec is None:
-            shares.pop("runs", None)
+            for kind in OF_IDS:
+                shares.pop(kind, None)
         if not shares:
-            raise DataError(
-                "repetition: only random runs asked for, and no tokenizer to make them of"
-            )
+            return  # nothing here for a tokenizer to learn from
         made = dict.fromkeys(shares, 0)
         wanted = self.tokens
         if given.split != "train":
             wanted = max(LEAST_HELD_OUT, int(self.tokens * HELD_OUT))
-        runs = self._runs(given) if "runs" in shares else iter(())
+        of_ids = {kind: self._of_ids(given, kind) for kind in OF_IDS if kind in shares}
         number = 0
         while sum(made.values()) < wanted:
             kind = min(shares, key=lambda name: made[name] / shares[name])
             number += 1
             id = f"repetition/{given.split}/{number}-{kind}"
-            if kind == "runs":
-                ids = next(runs)
+            if kind in of_ids:
+                ids = next(of_ids[kind])
                 made[kind] += len(ids)
                 yield Document(text="", id=id, ids=tuple(ids), weights=knowable(ids))
             else:
@@ -91,14 +99,19 @@ class Repetition(Source):
                 made[kind] += size(text, codec)
                 yield Document(text=text, id=id)
 
-    def _runs(self, given: Given) -> Iterator[list[int]]:
+    def _of_ids(self, given: Given, kind: str) -> Iterator[list[int]]:
         assert given.tokenizer is not None
+
+        def drill(rng: Rng, shortest: int, longest: int, most_distinct: int) -> Plan:
+            return drilled(rng, shortest, longest, self.drill)
+
         return documents(
             given.rng,
             vocabulary=given.tokenizer.text_vocab_size,
             shortest=self.shortest,
             longest=self.longest,
             for_exam=given.split == "exam",
+            planner=drill if kind == "drills" else planned,
         )
 
     def _text(self, kind: str, rng: Rng, codec: TextCodec | None) -> str:

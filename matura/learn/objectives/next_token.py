@@ -1,13 +1,15 @@
-"""Cross-entropy of the next token, twice: the plain definition, and one that never stores all logits.
+"""Cross-entropy of the next token, twice: the plain definition, and one that never stores all
+logits.
 
-The second forms the gradient chunk by chunk in the forward pass (the loss is a sum, so its gradient does not
-depend on anything computed later); a test holds it to the first.
+The second forms the gradient chunk by chunk in the forward pass (the loss is a sum, so its
+gradient does not depend on anything computed later); a test holds it to the first.
 
 Axes: B rows, T positions, C model width, V vocabulary, N = B * T.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +23,8 @@ CHUNK = 1024  # rows of logits at once: 512 to 4096 differ by under 5 % at V = 2
 
 
 class NextToken(Objective):
-    """One objective for pre-training (weights 1), chat tuning (1 on the assistant's words) and policy gradient."""
+    """One objective for pre-training (weights 1), chat tuning (1 on the assistant's words) and
+    policy gradient."""
 
     def __call__(self, logits_BTV: Tensor, batch: Batch) -> Loss:
         """Sum of weight times nats, and sum of absolute weights."""
@@ -35,8 +38,8 @@ class NextToken(Objective):
         self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, weights_N: Tensor
     ) -> Tensor:
         """The same total from the hidden states and the output head."""
-        total: Tensor = _ChunkedCrossEntropy.apply(hidden_NC, head_VC, targets_N, weights_N)
-        return total
+        apply: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
+        return apply(hidden_NC, head_VC, targets_N, weights_N)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

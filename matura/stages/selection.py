@@ -1,0 +1,43 @@
+"""Choosing the best checkpoint by exam, on items that no gate ever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matura.exams.exam import Hall
+from matura.models.decoder import Decoder
+from matura.stages.loading import held_out_documents
+from matura.stages.stage import StageKind
+from matura.talk.sampler import TorchSampler
+from matura.talk.tool import toolbox
+from matura.text.template import Template
+
+
+def selecting(
+    stage: StageKind, model: Decoder, template: Template, seed: int, data: Path
+) -> Callable[[], tuple[float | None, dict[str, float]]]:
+    """Sits the stage's exams on validation items: their mean (more is better), and each by name.
+
+    The mean is None where there is no exam to choose by; bits per byte are left to validation loss,
+    which measures the same.
+    """
+    exams = [exam for exam in stage.exams if exam.better == "higher"]
+
+    def select() -> tuple[float | None, dict[str, float]]:
+        if not exams:
+            return None, {}
+        hall = Hall(
+            sampler=TorchSampler(model, template),
+            seed=seed,
+            held_out=lambda: held_out_documents(data),
+            purpose="select",
+            tools=toolbox(),
+        )
+        was_training = model.training
+        model.eval()
+        found = {exam.exam: exam.sit(hall).overall.score for exam in exams}
+        model.train(was_training)
+        return sum(found.values()) / len(found), found
+
+    return select
