@@ -19,6 +19,8 @@ from matura.data.draw import Draw, Ints
 
 BATCH = 128
 LONGEST_RUN = 40
+TOLD_TWICE = 0.3
+"""Chance, after each token of such a run, that an earlier one of it comes again."""
 MOST_DISTINCT = 0.6
 """Share of the vocabulary that one document may use, so that no token stands in two of its runs."""
 
@@ -112,8 +114,14 @@ def documents(
     longest: int,
     for_exam: bool = False,
     planner: Planner = planned,
+    separator: int | None = None,
+    knotty: float = 0.5,
 ) -> Iterator[list[int]]:
     """Endless documents of token ids below `vocabulary`, laid out as `planner` says.
+
+    With a `separator` (the id of a space), the share `knotty` of the documents has tokens that
+    come again inside a run, the separator above all: there one token back does not tell what
+    comes next.
 
     No two neighbours anywhere in a document are a pair for exams; with `for_exam`, all of them
     are, joints between runs aside.
@@ -125,7 +133,10 @@ def documents(
         widest = max(plan.distinct for plan in plans)
         tokens = chained(draw, BATCH, widest, vocabulary, wanted=for_exam)
         for plan, row in zip(plans, tokens.tolist(), strict=True):
-            yield laid_out(rng, plan, row, vocabulary, for_exam)
+            runs = cut_up(plan, row)
+            if separator is not None and not for_exam and rng.random() < knotty:
+                runs = [knotted(rng, run, separator) for run in runs]
+            yield laid_out(rng, plan, runs, vocabulary, for_exam)[:longest]
 
 
 def chained(draw: Draw, rows: int, width: int, vocabulary: int, *, wanted: bool) -> Ints:
@@ -152,17 +163,46 @@ def chained(draw: Draw, rows: int, width: int, vocabulary: int, *, wanted: bool)
     return out
 
 
-def laid_out(rng: Rng, plan: Plan, tokens: list[int], vocabulary: int, for_exam: bool) -> list[int]:
-    """The runs in their order, with a token between where two runs would meet in an exam pair."""
-    starts = [0]
+def cut_up(plan: Plan, tokens: list[int]) -> list[list[int]]:
+    """The tokens of each run."""
+    runs: list[list[int]] = []
+    start = 0
     for length in plan.lengths:
-        starts.append(starts[-1] + length)
+        runs.append(tokens[start : start + length])
+        start += length
+    return runs
+
+
+def knotted(rng: Rng, run: list[int], separator: int) -> list[int]:
+    """The run with a separator after every one to three tokens, and some tokens told twice,
+    wherever that makes no exam pair."""
+    every = rng.randint(1, 3)
     out: list[int] = []
-    for run in plan.order:
-        first = tokens[starts[run]]
-        if out and not for_exam and pair_is_for_exam(out[-1], first):
-            out.append(_between(rng, out[-1], first, vocabulary))
-        out += tokens[starts[run] : starts[run + 1]]
+    for at, token in enumerate(run):
+        if out and at % every == 0 and _fits(out[-1], separator) and _fits(separator, token):
+            out.append(separator)
+        if out and not _fits(out[-1], token):
+            continue
+        out.append(token)
+        if rng.random() < TOLD_TWICE and _fits(token, again := rng.choice(out)):
+            out.append(again)
+    return out
+
+
+def _fits(left: int, right: int) -> bool:
+    return not pair_is_for_exam(left, right)
+
+
+def laid_out(
+    rng: Rng, plan: Plan, runs: list[list[int]], vocabulary: int, for_exam: bool
+) -> list[int]:
+    """The runs in their order, with a token between where two runs would meet in an exam pair."""
+    out: list[int] = []
+    for which in plan.order:
+        run = runs[which]
+        if out and not for_exam and pair_is_for_exam(out[-1], run[0]):
+            out.append(_between(rng, out[-1], run[0], vocabulary))
+        out += run
     return out
 
 

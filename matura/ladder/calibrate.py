@@ -175,7 +175,7 @@ def _bench(
     return _Bench(model.to(compute.device).train(), scale, batch, folder)
 
 
-def _optimizer(model: Decoder, train: Train, compute: Compute) -> Any:
+def _optimizer(model: Decoder, train: Train) -> Any:
     from matura.learn.optim import Optimizer
 
     return Optimizer.of(
@@ -184,7 +184,6 @@ def _optimizer(model: Decoder, train: Train, compute: Compute) -> Any:
         learning_rate=train.learning_rate,
         embedding_learning_rate=train.embedding_learning_rate,
         weight_decay=train.weight_decay,
-        muon_dtype=compute.dtype,
     )
 
 
@@ -212,7 +211,8 @@ def _times(bench: _Bench, train: Train, rows: int, compute: Compute) -> tuple[fl
 
     model = bench.model
     stepper = Stepper(model, NextToken(), compute)
-    optimizer = _optimizer(model, train, compute)
+    optimizer = _optimizer(model, train)
+    optimizer.muon_dtype = compute.dtype
     times: list[float] = []
     for number in range(1 + MOST_STEPS):
         began = time.monotonic()

@@ -25,7 +25,6 @@ from matura.learn.step import Stepper
 from matura.learn.watch import Watch
 from matura.models.decoder import Decoder
 
-
 TELLS_APART = 0.05
 """Exam scores nearer than this are equal for choosing: it is the standard error of 60 items at 0.8,
 and without it a lucky sitting in mid-run beat the finished model."""

@@ -44,7 +44,6 @@ class DecoderConfig(Frozen):
     qk_norm: bool = False
     """RMS-normalise each head's queries and keys (Qwen3)."""
     tie_embeddings: bool = False
-    """One matrix for input embeddings and output head."""
     norm_eps: PositiveFloat = 1e-6
 
     @model_validator(mode="after")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matura.exams.exam import Hall
-from matura.models.decoder import Decoder
 from matura.stages.loading import held_out_documents
 from matura.stages.stage import StageKind
-from matura.talk.sampler import TorchSampler
 from matura.talk.tool import toolbox
 from matura.text.template import Template
+
+if TYPE_CHECKING:
+    from matura.models.decoder import Decoder
 
 
 def selecting(
@@ -22,6 +24,8 @@ def selecting(
     The mean is None where there is no exam to choose by; bits per byte are left to validation loss,
     which measures the same.
     """
+    from matura.talk.sampler import TorchSampler
+
     exams = [exam for exam in stage.exams if exam.better == "higher"]
 
     def select() -> tuple[float | None, dict[str, float]]:

@@ -1,0 +1,66 @@
+"""A machine that lacks something trains all the same, and says what it does without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from matura.core.errors import RecipeError
+from matura.learn import compute
+from matura.learn.compute import COMPILE_FROM_FLOPS, choose, keep_freed_memory
+
+
+@pytest.fixture(autouse=True)
+def laptop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No GPU, a compiler, bf16, and nothing asked for."""
+    monkeypatch.delenv("MATURA_COMPILE", raising=False)
+    monkeypatch.delenv("MATURA_DTYPE", raising=False)
+    monkeypatch.setenv("CXX", "sh")  # any program that is there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(compute, "_cpu_has_bf16", lambda: True)
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+
+
+def test_compiling_must_be_earned_back() -> None:
+    short, long = choose(COMPILE_FROM_FLOPS / 2), choose(COMPILE_FROM_FLOPS)
+    assert (short.compiled, long.compiled) == (False, True)
+    assert short.without == long.without == ()
+    assert str(long) == f"cpu, bfloat16, compiled, {torch.get_num_threads()} threads"
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    chosen = choose(1e15)
+    assert not chosen.compiled
+    assert str(chosen).endswith("; no C++ compiler here: eager, about two thirds of the speed")
+    assert choose(1.0).without == ()  # it would not have been used
+
+
+def test_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "_cpu_has_bf16", lambda: False)
+    chosen = choose(1.0)
+    assert chosen.dtype == torch.float32
+    assert "no bf16 arithmetic here: fp32" in str(chosen)
+
+
+def test_the_environment_overrules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATURA_DTYPE", "float32")
+    monkeypatch.setenv("MATURA_COMPILE", "0")
+    chosen = choose(1e15)
+    assert (chosen.dtype, chosen.compiled) == (torch.float32, False)
+    monkeypatch.setenv("MATURA_COMPILE", "1")
+    assert choose(1.0).compiled
+
+
+def test_an_unknown_number_type_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATURA_DTYPE", "bf16")
+    with pytest.raises(RecipeError, match="MATURA_DTYPE=bf16: expected one of float32, bfloat16"):
+        choose(1.0)
+
+
+def test_reusing_freed_memory_is_asked_for_where_it_can_be() -> None:
+    assert keep_freed_memory() in (True, False)
