@@ -6,9 +6,7 @@ import errno
 import json
 import os
 import random
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +16,6 @@ from dying import at_call, dies_at
 
 from matura.core.disk import preflight, replace_atomically, spell_json, sweep
 from matura.core.errors import StoreError
-from matura.core.lock import RunLock, held
 from matura.core.store import (
     RECORD,
     Checkpoints,
@@ -368,42 +365,6 @@ def test_preflight_without_permission(tmp_path: Path) -> None:
             preflight(tmp_path / "mine")
     finally:
         os.seteuid(0)
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from matura.core.lock import RunLock
-with RunLock(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_second_writer_hears_the_first_ones_pid(tmp_path: Path) -> None:
-    """FAULTS A8, A9: and a killed one's lock is free at once."""
-    first = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOLD), str(tmp_path)], stdout=subprocess.PIPE
-    )
-    try:
-        assert first.stdout is not None
-        assert first.stdout.readline() == b"held\n"
-        assert held(tmp_path)
-        with (
-            pytest.raises(StoreError, match=rf"in use by process {first.pid} on "),
-            RunLock(tmp_path),
-        ):
-            pass
-    finally:
-        first.kill()
-        first.communicate()
-    assert not held(tmp_path)
-    with RunLock(tmp_path):
-        assert held(tmp_path)
-        with pytest.raises(StoreError, match=rf"process {os.getpid()}"), RunLock(tmp_path):
-            pass
-    with RunLock(tmp_path):
-        pass
 
 
 def test_sweep_says_what_it_took(tmp_path: Path) -> None:
