@@ -33,7 +33,10 @@ GRAMMARS: dict[Language, Grammar] = {
         ],
         {
             # plain wordings are what people type, so the empty filler is drawn more often
-            "polite": ["", "", "", "please ", "now ", "just ", "please just ", "only "],
+            "polite": [
+                *("", "", "", "please ", "now ", "just ", "please just ", "only "),
+                *("simply ", "kindly ", "then ", "okay, ", "so, ", "next, ", "now please "),
+            ],
             "opening": ["your task", "task", "now", "quick", "next", "one more"],
             "verb": [
                 "say",
@@ -47,7 +50,10 @@ GRAMMARS: dict[Language, Grammar] = {
                 "give me",
                 "output",
             ],
-            "object": ["", "", "", " this", " exactly", " exactly this", " only", " only this"],
+            "object": [
+                *("", "", "", "", " this", " exactly", " exactly this", " only", " only this"),
+                *(" the following", " these words", " just this"),
+            ],
             "manner": ["nothing else", "no more", "exactly so", "and stop", "then stop"],
             "colon": ["", ":"],
         },
@@ -59,8 +65,8 @@ GRAMMARS: dict[Language, Grammar] = {
             "<opening>: <verb><object><colon> {X}.",
         ],
         {
-            "polite": ["", "", "bitte ", "nun ", "jetzt ", "also ", "los, "],
-            "opening": ["deine Aufgabe", "Aufgabe", "nun", "weiter"],
+            "polite": ["", "", "bitte ", "nun ", "jetzt ", "also ", "los, ", "dann ", "nun bitte "],
+            "opening": ["deine Aufgabe", "Aufgabe", "nun", "weiter", "noch etwas"],
             "verb": ["sag", "sage", "antworte", "antworte mit", "schreib", "schreibe", "gib"],
             "object": ["", "", " nur", " genau", " einfach", " genau das", " nur das"],
             "colon": ["", ":"],
