@@ -33,7 +33,9 @@ def test_it_learns_and_says_how(tmp_path: Path) -> None:
     assert found.losses[59] < 0.6 * found.losses[0]
     assert [float(row["rate"]) for row in steps[2:30]] == [1.0] * 28
     assert 0 < float(steps[59]["rate"]) < 0.1
-    assert all(0 < float(row["update"]) < 1 for row in steps)
+    updates = {step: float(row["update"]) for step, row in enumerate(steps) if "update" in row}
+    assert list(updates) == [*range(20), 20, 30, 40, 50]  # closely at first, then now and then
+    assert all(0 < update < 1 for update in updates.values())
 
 
 def test_accumulating_is_training_alike(tmp_path: Path) -> None:
