@@ -12,7 +12,8 @@ from torch import Tensor
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute
 from matura.learn.objective import Loss, Objective
-from matura.models.decoder import Attend, Decoder, attend_fused, attend_written
+from matura.models.attending import Attend, attend_fused, attend_written
+from matura.models.decoder import Decoder, unseen
 
 
 def total_loss(
@@ -22,12 +23,12 @@ def total_loss(
     x_BTC: Tensor,
     cos: Tensor,
     sin: Tensor,
-    segments_BT: Tensor,
+    bias_B1TT: Tensor,
     targets_N: Tensor,
     weights_N: Tensor,
 ) -> Tensor:
     """The objective's total over one batch of embedded ids: all that is worth compiling."""
-    hidden = model.trunk(x_BTC, cos, sin, segments_BT, attend)
+    hidden = model.trunk(x_BTC, cos, sin, bias_B1TT, attend)
     return objective.fused(hidden.flatten(0, 1), model.lm_head.weight, targets_N, weights_N)
 
 
@@ -66,7 +67,7 @@ class Stepper:
             self._attend,
             x,
             *model.angles(batch.positions_BT),
-            batch.segments_BT,
+            unseen(batch.inputs_BT.shape[1], batch.segments_BT, x),
             batch.targets_BT.flatten(),
             batch.target_weights_BT.flatten(),
         )

@@ -12,7 +12,6 @@ width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,8 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from matura.core.record import Frozen
+from matura.models.attending import Attend, attend_fused, rotate
 
-CAUSAL_BLOCKS = 2
 TIED_GAIN = 0.03
 """Of the last norm at the start, where the head is the embedding matrix of deviation 1."""
 
@@ -80,38 +79,6 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """`x` scaled to unit root mean square over its last axis, in fp32, then times `gain`."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * gain).to(x.dtype)
-
-
-def rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
-    """Rotary positions, halves convention (Hugging Face Llama)."""
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return (x_BTHD * cos_BT1D + torch.cat((-second, first), dim=-1) * sin_BT1D).to(x_BTHD.dtype)
-
-
-def attend_written(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask_B1TS: Tensor) -> Tensor:
-    """Attention as matmul, softmax, matmul: on CPU, compiled, faster than the fused operator.
-
-    Queries go in blocks, and a block reads no keys after its own end, which are masked anyway: two
-    blocks save a quarter of the work.
-    """
-    length, scale = q_BHTD.shape[2], q_BHTD.shape[-1] ** -0.5
-    step = length // CAUSAL_BLOCKS if length % CAUSAL_BLOCKS == 0 and length >= 64 else length
-    mixed = []
-    for start in range(0, length, step):
-        end = start + step
-        scores = (q_BHTD[:, :, start:end] @ k_BHSD[:, :, :end].transpose(-1, -2)).float() * scale
-        allowed = mask_B1TS[:, :, start:end, :end]
-        weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
-        mixed.append(weights.to(v_BHSD.dtype) @ v_BHSD[:, :, :end])
-    return torch.cat(mixed, dim=2)
-
-
-def attend_fused(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask_B1TS: Tensor) -> Tensor:
-    """The same by torch's own operator: faster where nothing is compiled."""
-    return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask_B1TS)
-
-
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -222,12 +189,12 @@ class Block(nn.Module):
         self.post_attention_layernorm = _Gain(config.hidden_size)
 
     def forward(
-        self, x_BTC: Tensor, cos: Tensor, sin: Tensor, mask_B1TS: Tensor, attend: Attend
+        self, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TS: Tensor, attend: Attend
     ) -> Tensor:
         """The residual stream after this layer, all positions at once."""
         attn = self.self_attn
         q, k, v = attn.project(rms_norm(x_BTC, self.input_layernorm.weight, self.eps), cos, sin)
-        x = x_BTC + attn.out(attend(q, attn.grouped(k), attn.grouped(v), mask_B1TS))
+        x = x_BTC + attn.out(attend(q, attn.grouped(k), attn.grouped(v), bias_B1TS))
         fed: Tensor = self.mlp(rms_norm(x, self.post_attention_layernorm.weight, self.eps))
         return x + fed
 
@@ -314,16 +281,11 @@ class Decoder(nn.Module):
         return cos[:, :, None].to(self.compute_dtype), sin[:, :, None].to(self.compute_dtype)
 
     def trunk(
-        self, x_BTC: Tensor, cos: Tensor, sin: Tensor, segments_BT: Tensor | None, attend: Attend
+        self, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TS: Tensor, attend: Attend
     ) -> Tensor:
         """The normalised residual stream after all layers, from the embedded ids."""
-        length = x_BTC.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=x_BTC.device).tril()
-        mask = causal[None, None]
-        if segments_BT is not None:
-            mask = mask & (segments_BT[:, None, :, None] == segments_BT[:, None, None, :])
         for block in self.model.layers:
-            x_BTC = block(x_BTC, cos, sin, mask, attend)
+            x_BTC = block(x_BTC, cos, sin, bias_B1TS, attend)
         return rms_norm(x_BTC, self.model.norm.weight, self.config.norm_eps)
 
     def hidden(
@@ -338,7 +300,8 @@ class Decoder(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         x = self.model.embed_tokens(ids_BT).to(self.compute_dtype)
-        return self.trunk(x, *self.angles(positions_BT), segments_BT, attend)
+        bias = unseen(ids_BT.shape[1], segments_BT, x)
+        return self.trunk(x, *self.angles(positions_BT), bias, attend)
 
     def forward(
         self,
@@ -382,14 +345,25 @@ class Decoder(nn.Module):
         """Each layer's attention weights BHTT: what the prefix-matching probe reads."""
         seen: list[Tensor] = []
 
-        def watch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        def watch(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
             scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5)
-            seen.append(scores.masked_fill(~mask, float("-inf")).softmax(-1))
+            seen.append((scores + bias).softmax(-1))
             return seen[-1].to(v.dtype) @ v
 
         with torch.no_grad():
             self.hidden(ids_BT, attend=watch)
         return seen
+
+
+def unseen(length: int, segments_BT: Tensor | None, like: Tensor) -> Tensor:
+    """What attention adds to its scores, B1TS: 0 up to a position's own in its own segment, else
+    minus infinity. Of the type and on the device of `like`."""
+    allowed = torch.ones(length, length, dtype=torch.bool, device=like.device).tril()[None, None]
+    if segments_BT is not None:
+        allowed = allowed & (segments_BT[:, None, :, None] == segments_BT[:, None, None, :])
+    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(
+        ~allowed, float("-inf")
+    )
 
 
 def rotary_table(config: DecoderConfig) -> tuple[Tensor, Tensor]:

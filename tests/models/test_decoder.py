@@ -12,7 +12,8 @@ from tiny import shape, some_ids, spread
 from torch import Tensor
 
 from matura.learn.loop import seeded
-from matura.models.decoder import Attend, Cache, Decoder, attend_fused, attend_written
+from matura.models.attending import Attend, attend_fused, attend_written
+from matura.models.decoder import Cache, Decoder
 
 ATTENDS = pytest.mark.parametrize("attend", [attend_fused, attend_written])
 
@@ -59,10 +60,10 @@ def test_rows_of_a_cache_stand_at_their_own_positions() -> None:
     torch.testing.assert_close(kept[0, 0], alone[0, -1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [7, 31, 64])
+@pytest.mark.parametrize("length", [7, 31, 64, 128])
 def test_written_attention_equals_the_fused_one(length: int) -> None:
-    """64 is long enough to be cut into blocks."""
-    model = spread(shape(layers=2))
+    """64 is long enough to be cut into two blocks, 128 into four."""
+    model = spread(shape(layers=2, sequence_length=128))
     ids = some_ids(2, length)
     segments = (torch.arange(length) // 5)[None].expand(2, length)
     found = []
