@@ -1,14 +1,13 @@
-"""What the benchmarks share: rounds that alternate, matrix products to compare with, the machine.
+"""What timings are compared with: the best matrix product here, and the machine they belong to.
 
 On a machine that others use too, whatever runs first or last is favoured or punished; so contenders
-take turns, and the medians of many short turns are compared.
+take turns, and each turn is compared with the others' in the same round.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,15 +15,6 @@ import torch
 SHAPES = ((4096, 192, 512), (2048, 768, 768), (1024, 1024, 1024), (2048, 2048, 2048))
 """Rows, depth and columns of the products that the peak is looked for in."""
 PRODUCT_S = 0.15
-
-
-def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each contender's result in every round: A B C, A B C, …"""
-    found: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, turn in contenders.items():
-            found[name].append(turn())
-    return found
 
 
 def ratio(tops: list[float], bottoms: list[float]) -> float:

@@ -43,8 +43,10 @@ from matura.stages.parts import Train
 from matura.text.shards import Shard, ShardWriter
 
 ROUNDS = 7
-LEAST_STEPS = 4
-"""In a turn, the first left out."""
+LEAST_STEPS = 3
+"""In a turn."""
+UNCOUNTED = 25
+"""First steps of `fit`, which it watches more closely than the thousands that follow."""
 NO_TOKENIZER = "0" * 64
 
 
@@ -125,45 +127,60 @@ def feed_of(shape: Shape, folder: Path) -> Feed:
 
 @dataclass
 class Ours:
-    """`fit` on a model that stays compiled from turn to turn."""
+    """`fit`, which asks for each batch: that is where it is timed, and where others take turns."""
 
     shape: Shape
     feed: Feed
     stepper: Stepper
     folder: Path
-    turns: int = 0
-    seen: list[float] = field(default_factory=list)
+    steps: int = 0
+    """Of a turn; a step before it, in caches that others left, is not counted."""
+    between: Callable[[], None] = field(default=lambda: None)
+    """What happens before each turn."""
+    turns: list[float] = field(default_factory=list)
+    """Seconds of a step, the mean of each turn."""
+    _began: float = 0.0
 
     def batch(self, step: int) -> Batch:
-        """As `stages.learning` makes it; the clock is read when it is asked for."""
-        self.seen.append(time.perf_counter())
+        """As `stages.learning` makes it."""
+        place = (step - UNCOUNTED) % (self.steps + 1)
+        if step >= UNCOUNTED and place == 0:
+            self._end(step)
+            self.between()
+        elif step > UNCOUNTED and place == 1:
+            self._began = time.perf_counter()
         rows = self.shape.rows
         found = self.feed.at((np.arange(rows) + step * rows) % len(self.feed))
         return Batch.of(found.ids_NL, found.weights_NL, found.segments_NL, f"step {step}")
 
+    def _end(self, step: int) -> None:
+        if step > UNCOUNTED:
+            self.turns.append((time.perf_counter() - self._began) / self.steps)
+
     def evaluated(self, step: int) -> Evaluation:
-        """No validation, only the time at which the last step was over."""
-        self.seen.append(time.perf_counter())
+        """No validation, only the end of the last turn."""
+        self._end(step)
         return Evaluation(losses={"none": 0.0})
 
-    def turn(self, steps: int) -> list[float]:
-        """Seconds of each step but the first, from one batch's asking to the next's."""
-        train, self.seen = Train(), []
-        work = self.folder / f"turn-{self.turns}"
-        work.mkdir()
-        self.turns += 1
+    def run(self, turns: int, steps: int) -> list[float]:
+        """Seconds of a step in each of so many turns of one training run."""
+        train = Train()
+        self.turns, self.steps = [], steps
+        whole = UNCOUNTED + turns * (steps + 1)
         settings = Settings(
-            steps=steps,
-            schedule=Schedule(tokens=steps * self.shape.tokens, warmup_tokens=0, decay_tokens=0),
+            steps=whole,
+            schedule=Schedule(tokens=whole * self.shape.tokens, warmup_tokens=0, decay_tokens=0),
             tokens_per_step=self.shape.tokens,
             learning_rate=train.learning_rate,
             embedding_learning_rate=train.embedding_learning_rate,
             matrix_learning_rate=train.matrix_learning_rate,
             weight_decay=train.weight_decay,
             clip=train.clip,
-            evaluate_at=frozenset([steps]),
+            evaluate_at=frozenset([whole]),
             checkpoint_every_s=math.inf,
         )
+        work = self.folder / "fit"
+        work.mkdir()
         with Ledger(work, "bench", mode="quiet") as ledger:
             fit(
                 self.stepper,
@@ -175,7 +192,7 @@ class Ours:
                 ledger=ledger,
             )
         shutil.rmtree(work)
-        return [after - before for before, after in zip(self.seen[1:], self.seen[2:], strict=False)]
+        return self.turns
 
 
 @dataclass
@@ -246,23 +263,31 @@ def ours(shape: Shape, folder: Path) -> Ours:
 
 
 def measure(shape: Shape, seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
-    """All contenders in alternation for about `seconds`, what is made first left out."""
+    """All contenders in turn for about `seconds`, what is made first left out."""
     fitting = ours(shape, folder)
     compute = fitting.stepper.compute
-    precision = torch.get_float32_matmul_precision()
-    began = time.perf_counter()
-    fitting.turn(2)
-    first_s = time.perf_counter() - began
     # `choose` may have changed it for machines without bf16; a plain script would not
-    torch.set_float32_matmul_precision("highest")
+    precision = torch.get_float32_matmul_precision()
     peers = {"fp32": plain(shape, nullcontext), "bf16": plain(shape, autocast)}
-    contenders: dict[str, Ours | Plain] = {"fit": fitting, **peers}
-    turns: dict[str, Callable[[], float]] = {}
-    for name, contender in contenders.items():
-        turns[name] = _turn(contender, seconds / rounds / len(contenders), precision)
+    each_s = seconds / rounds / (1 + len(peers))
+    began = time.perf_counter()
+    (step_s,) = fitting.run(1, 2)
+    first_s = time.perf_counter() - began - (UNCOUNTED + 2) * step_s
+    torch.set_float32_matmul_precision("highest")
+    found: dict[str, list[float]] = {}
+    turns = {name: _turn(peer, each_s) for name, peer in peers.items()}
     turns["gemm_bf16"] = lambda: timing.gemm_gflops(torch.bfloat16)
     turns["gemm_fp32"] = lambda: timing.gemm_gflops(torch.float32)
-    found = timing.alternate(turns, rounds)
+
+    def others() -> None:
+        torch.set_float32_matmul_precision("highest")
+        for name, turn in turns.items():
+            found.setdefault(name, []).append(turn())
+        torch.set_float32_matmul_precision(precision)
+
+    fitting.between = others
+    times = fitting.run(rounds, max(LEAST_STEPS, round(each_s / step_s)))
+    found["fit"] = [shape.tokens / step for step in times]
     rate = {name: statistics.median(values) for name, values in found.items()}
     peak = {"bf16": rate.pop("gemm_bf16"), "fp32": rate.pop("gemm_fp32")}
     used = peak["bf16" if compute.dtype is torch.bfloat16 else "fp32"] * 1e9
@@ -270,28 +295,27 @@ def measure(shape: Shape, seconds: float, rounds: int, folder: Path) -> dict[str
         "tok_s": round(rate["fit"]),
         "ratio_fp32": round(timing.ratio(found["fit"], found["fp32"]), 2),
         "ratio_bf16": round(timing.ratio(found["fit"], found["bf16"]), 2),
-        "mfu": round(rate["fit"] * shape.flops_per_token(0.5) / used, 3),
-        "mfu_whole_square": round(rate["fit"] * shape.flops_per_token(1.0) / used, 3),
+        "mfu": _three_digits(rate["fit"] * shape.flops_per_token(0.5) / used),
+        "mfu_whole_square": _three_digits(rate["fit"] * shape.flops_per_token(1.0) / used),
         "gemm_peak_gflops": {name: round(value) for name, value in peak.items()},
         "transformers_tok_s": {name: round(rate[name]) for name in peers},
         "without": list(compute.without),
         "compute": str(compute),
-        "first_step_s": round(first_s, 1),
+        "compiling_s": round(max(0.0, first_s), 1),
         "rounds": {name: [round(value) for value in values] for name, values in found.items()},
         "machine": timing.here(),
     }
 
 
-def _turn(contender: Ours | Plain, seconds: float, precision: str) -> Callable[[], float]:
+def _three_digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _turn(peer: Plain, seconds: float) -> Callable[[], float]:
     """A turn of about `seconds`, as tokens a second; tried out once to know how many steps."""
-    own = precision if isinstance(contender, Ours) else "highest"
-
-    def turn(steps: int) -> float:
-        torch.set_float32_matmul_precision(own)
-        return statistics.fmean(contender.turn(steps))
-
-    steps = max(LEAST_STEPS, 1 + round(seconds / turn(LEAST_STEPS)))
-    return lambda: contender.shape.tokens / turn(steps)
+    peer.turn(2)
+    steps = max(LEAST_STEPS, round(seconds / statistics.fmean(peer.turn(LEAST_STEPS))))
+    return lambda: peer.shape.tokens / statistics.fmean(peer.turn(1 + steps))
 
 
 def main() -> int:
