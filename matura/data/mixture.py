@@ -117,7 +117,7 @@ class Feed:
             starts[mine] = self._cuts[p].starts[number[mine]]
             lengths[mine] = self._cuts[p].lengths[number[mine]]
         draw = Draw(stream_seed(seed, stage, "rows"))
-        order, self._row_starts = _in_rows(lengths, row_length, draw)
+        order, self._row_starts = _in_rows(lengths, which, row_length, draw)
         self._part = which[order]
         self._number = number[order]
         self._starts, self._lengths = starts[order], lengths[order]
@@ -293,14 +293,20 @@ def _taken(part: Part, cuts: Cuts, tokens: int, seed: int, stage: str) -> Ints:
     return np.concatenate(orders)
 
 
-def _in_rows(lengths: Ints, row_length: int, draw: Draw) -> tuple[Ints, Ints]:
+def _in_rows(lengths: Ints, which: Ints, row_length: int, draw: Draw) -> tuple[Ints, Ints]:
     """Pieces in the order they stand in rows, and where each row starts in that order.
 
-    Rows are shuffled within their window, for packing leaves the long pieces in front.
+    Packing by length puts pieces of one part together, long ones in front. So the rows of a window
+    are shuffled and then dealt out by the part that fills most of each: every batch is a sample of
+    the mixture, not of one part today and another tomorrow.
     """
     groups: list[Ints] = []
     for start in range(0, len(lengths), WINDOW):
         packed = pack(lengths[start : start + WINDOW], row_length)
-        groups += [packed[row] + start for row in draw.permutation(len(packed))]
+        rows = [packed[row] + start for row in draw.permutation(len(packed))]
+        most = np.array([np.bincount(which[row], lengths[row]).argmax() for row in rows])
+        kinds = [np.flatnonzero(most == part) for part in np.unique(most)]
+        whose, place = interleaved([np.ones_like(kind) for kind in kinds])
+        groups += [rows[kinds[kind][at]] for kind, at in zip(whose, place, strict=True)]
     counts = np.array([0, *map(len, groups)], dtype=np.int64)
     return np.concatenate(groups), np.cumsum(counts)
