@@ -217,6 +217,9 @@ class Arithmetic(Lesson):
     direct: float = Field(default=0.4, ge=0.0, le=1.0)
     """Share of items to be answered without the calculator; each takes up the sum of the item
     before."""
+    contrast: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of training's sums whose two numbers come under all four signs, so that only the sign
+    tells what to do: else its size is a hint that a small model prefers to the word."""
     largest: int = Field(default=999, ge=20)
     """Numbers go up to this in + and -; products and divisions have one number up to 12."""
 
@@ -224,13 +227,18 @@ class Arithmetic(Lesson):
         """Sums without end, the four signs in turn."""
         return unrepeated(self._groups(given))
 
-    def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
+    def _sums(self, given: Given) -> Iterator[Sum]:
         rng = given.rng
-        group = 0
-        owed = 0.0
         while True:
-            sum_ = self._sum(rng, SIGNS[group % 4], given.split)
-            group += 1
+            if given.split == "train" and rng.random() < self.contrast:
+                a, _, b = self._sum(rng, "/", "train")
+                yield from (sum_ for sign in SIGNS if (sum_ := Sum(a, sign, b)).split == "train")
+            else:
+                yield from (self._sum(rng, sign, given.split) for sign in SIGNS)
+
+    def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
+        owed = 0.0
+        for sum_ in self._sums(given):
             if self.direct == 1.0:
                 yield (_left(given, sum_, self.german),)
                 continue
@@ -263,12 +271,17 @@ def _language(rng: Rng, german: float) -> Language:
     return "de" if rng.random() < german else "en"
 
 
-def _written(rng: Rng, sum_: Sum, language: Language) -> str:
-    """A pattern of the sum in signs or words, with `{a}` and `{b}`."""
+def _written(given: Given, sum_: Sum, language: Language) -> str:
+    """A pattern of the sum in signs or words, with `{a}` and `{b}`.
+
+    Words and spaces are drilled: `7*8` is only to be copied, `7 * 8` and `7 times 8` are not.
+    """
+    rng = given.rng
+    tight, spaced = (0.2, 0.5) if given.split == "train" else (0.45, 0.65)
     style = rng.random()
-    if style < 0.45:
+    if style < tight:
         return f"{{a}}{sum_.sign}{{b}}"
-    if style < 0.65:
+    if style < spaced:
         return f"{{a}} {sum_.sign} {{b}}"
     return rng.choice(_WORDED[language][sum_.sign])
 
@@ -283,7 +296,7 @@ def _worked_out(given: Given, sum_: Sum, german: float) -> Conversation:
     if language == "en" and rng.random() < 0.2:
         template = _TOLD[sum_.sign].draw(rng, given.split).text
     else:
-        written = _written(rng, sum_, language)
+        written = _written(given, sum_, language)
         template = WORK_OUT[language].draw(rng, given.split).about(written)
     result = spell(sum_.value)
     return conversation(
@@ -303,7 +316,7 @@ def _worked_out(given: Given, sum_: Sum, german: float) -> Conversation:
 
 def _left(given: Given, sum_: Sum, german: float) -> Conversation:
     language = _language(given.rng, german)
-    written = _written(given.rng, sum_, language)
+    written = _written(given, sum_, language)
     phrasing = LEAVE[language].draw(given.rng, given.split)
     return conversation(
         _fill(phrasing.about(written), sum_),

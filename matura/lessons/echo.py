@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
-from matura.lessons.phrasing import BARE, DELIMITERS, Grammar, draw
+from matura.lessons.phrasing import BARE, BARE_FIRST, DELIMITERS, Grammar, draw
 from matura.lessons.words import Gibberish, Language, Words
 
 _QUOTED = (BARE, BARE, *DELIMITERS)
@@ -61,6 +61,7 @@ ECHO: dict[Language, Grammar] = {
             "colon": ["", ":"],
             "quoted": _QUOTED,
         },
+        drilled=[BARE_FIRST],
     ),
     "de": Grammar(
         "de",
@@ -78,6 +79,7 @@ ECHO: dict[Language, Grammar] = {
             "colon": ["", ":"],
             "quoted": _QUOTED,
         },
+        drilled=[BARE_FIRST],
     ),
 }
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
-from matura.lessons.phrasing import BARE, DELIMITERS, Grammar
+from matura.lessons.phrasing import BARE, BARE_FIRST, DELIMITERS, Grammar
 from matura.lessons.words import Gibberish, Language, Words
 
 OPERATORS = ("COPY", "WRAP", "EXTRACT")
@@ -41,6 +41,7 @@ _COPY_EN = Grammar(
         "gap": _GAP,
         "quoted": _QUOTED,
     },
+    drilled=[BARE_FIRST],
 )
 _COPY_DE = Grammar(
     "de",
@@ -57,6 +58,7 @@ _COPY_DE = Grammar(
         "gap": _GAP,
         "quoted": _QUOTED,
     },
+    drilled=[BARE_FIRST],
 )
 _WRAP_EN = Grammar(
     "en",
@@ -79,6 +81,7 @@ _WRAP_EN = Grammar(
         "gap": _GAP,
         "quoted": _QUOTED,
     },
+    drilled=[BARE_FIRST, "{X} - <polite>put <brackets> around <pointer>"],
 )
 _WRAP_DE = Grammar(
     "de",
@@ -97,6 +100,7 @@ _WRAP_DE = Grammar(
         "gap": _GAP,
         "quoted": _QUOTED,
     },
+    drilled=[BARE_FIRST],
 )
 _EXTRACT_EN = Grammar(
     "en",

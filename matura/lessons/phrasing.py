@@ -26,6 +26,8 @@ _SLOT = re.compile(r"<(\w+)>")
 
 DELIMITERS = ('"{X}"', "'{X}'", "`{X}`", "|{X}|", "{{X}}", "<{X}>", "({X})", "*{X}*")
 BARE = "{X}"
+BARE_FIRST = "{X} - <polite><verb> <pointer>"
+"""A pattern to drill: where nothing marks the payload's first word, a small model long guesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,17 @@ class Grammar:
         language: Language,
         patterns: Sequence[str],
         slots: Mapping[str, Sequence[str]],
+        *,
+        drilled: Sequence[str] = (),
     ) -> None:
+        """`drilled` are patterns, or special cases of them, that training draws as well: those
+        that are learnt last."""
         self.language = language
         self.patterns = tuple(patterns)
         self.slots = {name: tuple(fillers) for name, fillers in slots.items()}
         # odd places are slot names, even places literal text
         self._parts = tuple(tuple(_SLOT.split(pattern)) for pattern in self.patterns)
+        self._drilled = self._parts + tuple(tuple(_SLOT.split(pattern)) for pattern in drilled)
 
     @property
     def size(self) -> int:
@@ -73,7 +80,7 @@ class Grammar:
     def draw(self, rng: Rng, split: Split) -> Phrasing:
         """A wording of that split; validation shares training's wordings."""
         while True:
-            parts = rng.choice(self._parts)
+            parts = rng.choice(self._drilled if split == "train" else self._parts)
             text = "".join(
                 rng.choice(self.slots[part]) if place % 2 else part
                 for place, part in enumerate(parts)

@@ -23,6 +23,7 @@ C-08)."""
 
 _VALIDATION_FROM, _EXAM_FROM = 0.80, 0.88
 
+# no word that also instructs in some lesson: "parrot never no" could be read two ways
 _ENGLISH = """
 hello world morning evening garden river mountain window table chair bottle paper pencil candle
 mirror ladder bridge castle forest meadow valley island harbour village city street corner market
@@ -40,39 +41,38 @@ lettuce spinach pumpkin mushroom rice wheat barley corn bean pea soup stew pie j
 juice dog cat horse cow sheep goat pig rabbit squirrel mouse rat hamster fox wolf bear lion tiger
 leopard elephant giraffe zebra camel donkey monkey gorilla kangaroo panda koala otter beaver
 badger hedgehog eagle falcon hawk owl raven crow sparrow robin swan goose duck chicken rooster
-turkey peacock parrot penguin pelican pigeon dove snake lizard turtle frog toad salmon trout shark
-whale dolphin octopus crab lobster shrimp spider beetle butterfly dragonfly bee wasp ant worm
-snail flower rose tulip daisy lily orchid violin piano guitar trumpet flute drum organ whistle
-bell clock watch compass telescope camera radio engine wheel wagon carriage bicycle train tram
-boat ship ferry canoe anchor rocket planet comet galaxy universe desert jungle canyon volcano
-glacier waterfall lagoon beach cliff cave tunnel tower palace temple church chapel cottage cabin
-barn stable mill bakery library museum theatre hospital factory office kitchen bedroom attic
-cellar garage balcony chimney roof door gate fence wall floor ceiling carpet curtain pillow
-blanket lamp lantern torch umbrella jacket coat shirt trousers sweater scarf glove sock boot
-sandal hat helmet crown ring necklace bracelet pocket wallet purse coin money treasure diamond
-emerald ruby sapphire pearl amber crystal happy sad angry calm brave clever curious gentle honest
-kind lazy lively lonely lucky noisy patient polite proud quick quiet shy silly slow strong stupid
-sweet tired tough warm weak wild wise young ancient bitter bright broken busy cheap clean cold
-cool cosy crazy cruel dark deep dirty dry dull early easy empty fair famous fancy fast fat fierce
-fine flat fresh friendly frozen funny grand great handsome hard heavy high hollow hot huge hungry
-large late light little long loud low mighty modern narrow neat new nice odd old pale perfect
-plain pleasant poor pretty pure rare raw rich ripe rough round rusty safe secret sharp short shiny
-simple small smart smooth soft solid sore spicy steep sticky still straight strange sunny thick
-thin tidy tiny ugly useful vast wet wide wonderful wooden run walk jump swim fly climb crawl dig
-draw dream drink drive eat fall fight follow forget forgive gather grow hide hold hope hunt hurry
-jog join kick kiss kneel knit knock laugh lead lean learn leave lift listen look love march melt
-mend mix move nod offer open paint pass pay play plant polish pour pray pull push race reach rest
-ride rise roar roll row rush sail save scream search shake share shine shout sing sit sleep slide
-smell smile sneeze sparkle spin splash stand stare start stay steal stir stretch study surprise
-swing talk taste teach testing throw tickle travel tremble trust try turn visit wait wake wander
-wash wave weave whisper win wish wonder work worry yawn always never often seldom sometimes today
-tomorrow yesterday tonight soon later here there everywhere nowhere above below behind beside
-between under over inside outside near far left right north south east west up down away together
-apart alone again almost already maybe perhaps quite rather really yes no thanks sorry welcome
+turkey peacock penguin pelican pigeon dove snake lizard turtle frog toad salmon trout shark whale
+dolphin octopus crab lobster shrimp spider beetle butterfly dragonfly bee wasp ant worm snail
+flower rose tulip daisy lily orchid violin piano guitar trumpet flute drum organ whistle bell
+clock watch compass telescope camera radio engine wheel wagon carriage bicycle train tram boat
+ship ferry canoe anchor rocket planet comet galaxy universe desert jungle canyon volcano glacier
+waterfall lagoon beach cliff cave tunnel tower palace temple church chapel cottage cabin barn
+stable mill bakery library museum theatre hospital factory office kitchen bedroom attic cellar
+garage balcony chimney roof door gate fence wall floor ceiling carpet curtain pillow blanket lamp
+lantern torch umbrella jacket coat shirt trousers sweater scarf glove sock boot sandal hat helmet
+crown ring necklace bracelet pocket wallet purse coin money treasure diamond emerald ruby sapphire
+pearl amber crystal happy sad angry calm brave clever curious gentle honest lazy lively lonely
+lucky noisy patient polite proud quiet shy silly slow strong stupid sweet tired tough warm weak
+wild wise young ancient bitter bright broken busy cheap clean cold cool cosy crazy cruel dark deep
+dirty dry dull early easy empty fair famous fancy fast fat fierce fine flat fresh friendly frozen
+funny grand great handsome hard heavy high hollow hot huge hungry large late light little long
+loud low mighty modern narrow neat new nice odd pale perfect plain pleasant poor pretty pure rare
+raw rich ripe rough round rusty safe secret sharp shiny simple small smart smooth soft solid sore
+spicy steep sticky still straight strange sunny thick thin tidy tiny ugly useful vast wet wide
+wonderful wooden run walk jump swim fly climb crawl dig draw dream drink drive eat fall fight
+follow forget forgive gather grow hide hold hope hunt hurry jog join kick kiss kneel knit knock
+laugh lead lean learn leave lift listen love march melt mend mix move nod offer open paint pass
+pay play plant polish pour pray push race reach rest ride rise roar roll row rush sail save scream
+search shake share shine shout sing sit sleep slide smell smile sneeze sparkle spin splash stare
+start stay steal stir stretch study surprise swing talk taste teach testing throw tickle travel
+tremble trust try turn visit wait wake wander wash wave weave whisper win wish wonder worry yawn
+always often seldom sometimes today tomorrow yesterday tonight soon later there everywhere nowhere
+above below behind beside between under over inside outside near far left right north south east
+west together apart alone almost already maybe perhaps quite rather yes thanks sorry welcome
 goodbye friend neighbour brother sister mother father uncle cousin family baby child people crowd
 person nobody somebody everyone python banner cable circuit filter folder server kernel module
-packet pixel signal socket status system thunderbolt vector zero two three four five six seven
-eight nine ten eleven twelve twenty thirty hundred thousand
+packet pixel signal socket status system thunderbolt vector zero three four five six seven eight
+nine ten eleven twelve twenty thirty hundred thousand
 """
 ENGLISH = tuple(_ENGLISH.split())
 
@@ -93,10 +93,10 @@ nelke veilchen geige klavier flöte trommel glocke uhr rad wagen zug boot schiff
 strand höhle turm kirche hütte scheune mühle küche keller dach tür mauer boden decke vorhang
 kissen laterne schirm jacke mantel hemd schal handschuh stiefel hut krone kette tasche münze
 schatz glücklich traurig mutig klug sanft ehrlich faul leise laut müde stark schwach süß warm kalt
-wild jung alt dunkel hell tief schnell langsam leicht schwer groß klein lang kurz rund scharf
-weich hart frisch heute gestern immer nie oft bald jetzt hier dort oben unten ja nein bitte danke
-freund bruder schwester mutter vater kind familie lachen singen laufen springen schwimmen fliegen
-träumen lesen warten gehen
+wild jung dunkel hell tief schnell langsam leicht schwer klein lang kurz rund scharf weich hart
+frisch heute gestern immer nie oft bald dort oben unten ja nein danke freund bruder schwester
+mutter vater kind familie lachen singen laufen springen schwimmen fliegen träumen lesen warten
+gehen
 """
 GERMAN = tuple(_GERMAN.split())
 

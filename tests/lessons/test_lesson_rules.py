@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given, Split, ToolCall
+from matura.lessons import arithmetic, echo, format_lock, operators
 from matura.lessons.arithmetic import Arithmetic
 from matura.lessons.echo import Echo
 from matura.lessons.format_lock import GRAMMARS, FormatLock
@@ -176,3 +177,40 @@ def test_every_part_of_a_wording_is_seen_in_training_and_in_exams() -> None:
 
 def test_a_wording_s_case_never_moves_it_to_the_other_side() -> None:
     assert is_for_exam("Say {X}.") == is_for_exam("say {X}.")
+
+
+def _grammars(value: object) -> list[Grammar]:
+    if isinstance(value, Grammar):
+        return [value]
+    if isinstance(value, dict):
+        return _grammars(tuple(value.values()))
+    if isinstance(value, tuple):
+        return [grammar for one in value for grammar in _grammars(one)]
+    return []
+
+
+def test_no_payload_word_instructs() -> None:
+    """`Parrot never no` could be read two ways, and `never` was only ever an exam's payload."""
+    wordings = [
+        grammar
+        for module in (arithmetic, echo, format_lock, operators)
+        for value in vars(module).values()
+        for grammar in _grammars(value)
+    ]
+    assert len(wordings) > 10
+    for grammar in wordings:
+        text = " ".join([*grammar.patterns, *(f for slot in grammar.slots.values() for f in slot)])
+        instructing = set(re.findall(r"\w+", re.sub(r"<\w+>", " ", text).casefold()))
+        payloads = {"en": ENGLISH, "de": GERMAN}[grammar.language]
+        assert not instructing & set(payloads), grammar.patterns[0]
+
+
+def test_drilled_patterns_are_drawn_more_often_in_training_only() -> None:
+    """They are special cases of patterns that are there, so exams may ask for them too."""
+
+    def share(split: Split) -> float:
+        echoes = of(taken(Echo(german=0), 4000, split), "ECHO")
+        return sum(item.meta["template"].startswith("{X} - ") for item in echoes) / len(echoes)
+
+    assert 0.15 < share("train") < 0.25
+    assert 0.02 < share("exam") < 0.07
