@@ -98,9 +98,23 @@ def climb(
     preflight(run)
     with RunLock(run):
         steps = decide(recipe, run, rebuild)
+        preflight(run, need_bytes=_least_bytes(recipe, steps))
         replace_atomically(run / RECIPE, spell(recipe).encode())
         _tidy(run, steps)
         return _climb(recipe, run, steps, ledger)
+
+
+def _least_bytes(recipe: Recipe, steps: Sequence[Step]) -> int:
+    """What the weights still to be made, and the checkpoints of one stage, surely take on disk."""
+    making = sum(step.action == "make" and step.stage.trains for step in steps)
+    if not making:
+        return 0
+    # Here, not above: torch, which a ladder that is all there need not wait for
+    from matura.ladder.calibrate import shape_of
+    from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
+
+    model_bytes = 4 * shape_of(recipe, recipe.tokenizer.vocab_size).parameters
+    return round(model_bytes * (making + CHECKPOINTS_KEPT * STATE_TIMES))
 
 
 def _climb(recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger) -> Climbed:
@@ -320,6 +334,7 @@ def _make(
         try:
             made = _made(stage, work, step.parents, context)
         except MaturaError:
+            pages.close()  # its writer would look for the folder
             if not _worth_keeping(work):
                 delete(work)
             raise

@@ -48,7 +48,7 @@ def choose(flops: float) -> Compute:
     `MATURA_COMPILE=0|1` and `MATURA_DTYPE=float32|bfloat16` overrule it.
 
     Raises:
-        RecipeError: `MATURA_DTYPE` is something else.
+        RecipeError: either is something else.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     without: list[str] = []
@@ -62,7 +62,11 @@ def choose(flops: float) -> Compute:
             raise RecipeError(f"MATURA_DTYPE={asked}: expected one of {', '.join(DTYPES)}")
         dtype = DTYPES[asked]
     compiler = device == "cuda" or shutil.which(os.environ.get("CXX", "g++")) is not None
-    wanted = os.environ.get("MATURA_COMPILE", "1" if flops >= COMPILE_FROM_FLOPS else "0") == "1"
+    wanted = flops >= COMPILE_FROM_FLOPS
+    if told := os.environ.get("MATURA_COMPILE"):
+        if told not in ("0", "1"):
+            raise RecipeError(f"MATURA_COMPILE={told}: expected 0 or 1")
+        wanted = told == "1"
     if wanted and not compiler:
         without.append("no C++ compiler here: eager, about two thirds of the speed")
     return Compute(device, dtype, wanted and compiler, torch.get_num_threads(), tuple(without))

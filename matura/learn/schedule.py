@@ -18,10 +18,12 @@ class Schedule:
     """The factor where the decay ends."""
 
     def factor(self, seen_tokens: int) -> float:
-        """Between 0 and 1; never 0 before the end, so that no step is wasted."""
-        if seen_tokens < self.warmup_tokens:
-            return (seen_tokens + 1) / (self.warmup_tokens + 1)
-        left = self.tokens - seen_tokens
-        if left < self.decay_tokens:
-            return self.final + (1 - self.final) * max(left, 0) / self.decay_tokens
-        return 1.0
+        """Between 0 and 1; never 0 before the end, so that no step is wasted.
+
+        Where warm-up and decay overlap the lower one holds, so that the rate never jumps.
+        """
+        rising = min(1.0, (seen_tokens + 1) / (self.warmup_tokens + 1))
+        left = max(self.tokens - seen_tokens, 0)
+        if left >= self.decay_tokens:
+            return rising
+        return min(rising, self.final + (1 - self.final) * left / self.decay_tokens)

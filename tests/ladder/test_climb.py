@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,6 +156,18 @@ def test_bad_input_leaves_nothing_half_made(tmp_path: Path) -> None:
     assert names(tmp_path / "run") == ["base@1", "recipe.yaml", "tokenizer@1"]
     Lay.breaks.clear()
     climb(two(tmp_path / "text", second={"riddle": 160}), tmp_path, ledger=QUIET)
+
+
+def test_too_little_room_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    climb(recipe(tmp_path / "text", lay("base", {"quiz": 190}, QUIZ)), tmp_path, ledger=QUIET)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    climb(recipe(tmp_path / "text", lay("base", {"quiz": 190}, QUIZ)), tmp_path, ledger=QUIET)
+    with pytest.raises(StoreError, match=r"GB are needed, 0\.00 GB are free"):
+        climb(two(tmp_path / "text"), tmp_path, ledger=QUIET)
+    assert names(tmp_path / "run") == ["base@1", "recipe.yaml", "tokenizer@1"]
 
 
 def test_a_missing_parent_is_an_error(tmp_path: Path) -> None:

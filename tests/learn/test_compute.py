@@ -62,5 +62,11 @@ def test_an_unknown_number_type_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         choose(1.0)
 
 
+def test_an_unknown_wish_to_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATURA_COMPILE", "yes")
+    with pytest.raises(RecipeError, match="MATURA_COMPILE=yes: expected 0 or 1"):
+        choose(1.0)
+
+
 def test_reusing_freed_memory_is_asked_for_where_it_can_be() -> None:
     assert keep_freed_memory() in (True, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from matura.learn.schedule import Schedule
@@ -22,6 +24,14 @@ def test_it_rises_stays_and_falls() -> None:
 def test_no_step_before_the_end_is_wasted() -> None:
     for schedule in (LONG, Schedule(64, 0, 64), Schedule(64, 64, 0), Schedule(1, 0, 1)):
         assert all(0 < schedule.factor(seen) <= 1 for seen in range(schedule.tokens))
+
+
+def test_it_never_jumps_where_warmup_and_decay_overlap() -> None:
+    short = Schedule(100, warmup_tokens=80, decay_tokens=60)
+    factors = [short.factor(seen) for seen in range(101)]
+    assert max(abs(a - b) for a, b in itertools.pairwise(factors)) < 0.02
+    assert max(factors) == pytest.approx(55 / 81, abs=0.05)
+    assert factors[-1] == 0.0
 
 
 def test_it_falls_to_the_final_factor() -> None:
