@@ -25,6 +25,7 @@ from matura.ladder.recipe import Recipe, loads, spell
 from matura.lessons.echo import Echo
 from matura.models import hf
 from matura.models.decoder import Decoder, DecoderConfig
+from matura.stages.learning import BUILT
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -192,7 +193,10 @@ def _parts(
     if stage == "base":
         source, title, own = recipe.stages[0].mixture[0].source, "folder", 1.0
         assert isinstance(source, Folder)
-    build(source, name=title, template=template, folder=folder, seed=recipe.seed, stage=stage)
+    built = build(
+        source, name=title, template=template, folder=folder, seed=recipe.seed, stage=stage
+    )
+    replace_atomically(folder / BUILT, {title: {**built.as_dict(), "share": own}})
     shard = Shard.open(folder / f"{title}.train.shard", sha256)
     yield title, Part(title, shard, own, max_repeats=1e9)
     if stage == "chat":

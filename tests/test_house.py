@@ -40,7 +40,6 @@ TORCH_INSIDE_FUNCTIONS = {"stages", "ladder", "cli", "report"}
 OPTIONAL = ("torch", "tensorboard", "transformers")
 LATER = {
     ("stages/stage.py", "matura.stages.loading"): "loading a model, behind a stage's own method",
-    ("stages/learning.py", "matura.stages.selection"): "selection samples, so it needs torch",
 }
 """Function-local imports of our own modules that lead to torch, with the reason."""
 LINES, FUNCTION_LINES = 400, 80

@@ -15,15 +15,22 @@ def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="JSONL, text, shards, recipes.")
     ],
+    format: Annotated[
+        str | None, typer.Option(help="Of JSONL: messages, sharegpt, … (told by its first row).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Go through files to the end: what is in them, and everything wrong with them."""
     from matura.data.check import check as checked
+    from matura.data.conversations import format_named
     from matura.ladder.drawn import drawn_check
     from matura.ladder.recipe import load
     from matura.ladder.spelling import whole
 
-    reports = [checked(path, recipe=lambda path: whole(load(path))) for path in files]
+    stated = None if format is None else format_named(format)
+    reports = [
+        checked(path, format=stated, recipe=lambda path: whole(load(path))) for path in files
+    ]
     if json:
         out.emit([report.as_dict() for report in reports])
     else:
@@ -38,7 +45,7 @@ def check(
 
 
 def lesson(
-    kind: Annotated[str, typer.Argument(help="format_lock, echo, operators or arithmetic.")],
+    kind: Annotated[str, typer.Argument(help="A lesson, such as echo; a wrong name lists them.")],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The lesson's settings.")
     ] = None,

@@ -31,6 +31,12 @@ class Message:
     role: Role
     content: str = ""
     calls: tuple[ToolCall, ...] = ()
+    context: str = ""
+    """What the user's words come with, such as a passage to answer from: read, never learnt."""
+    think: str = ""
+    """What the assistant says to itself before its words: learnt, no part of its reply."""
+    cite: str = ""
+    """What the assistant refers to after its words, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ import numpy as np
 from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Conversation, Document, Example, Given, Split, TextCodec
+from matura.data.conversations import item
 from matura.data.lines import BadLine, decoded, lines
-from matura.data.rows import item, parsed
+from matura.data.rows import parsed
 from matura.data.source import Source
 from matura.data.split import Division, Item, content_key, division
 from matura.text.shards import ShardInfo, ShardWriter
@@ -58,6 +59,8 @@ class Built:
     shards: dict[str, ShardInfo] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     """Tokens per training example: least, quartiles, 0.99 quantile and most."""
+    trained_lengths: dict[str, int] = field(default_factory=dict)
+    """Trained tokens per training example, likewise: how long what is learnt is."""
     first: str = ""
     """The first training example as a reader sees it, tags and all."""
     notes: list[str] = field(default_factory=list)
@@ -78,6 +81,7 @@ class Built:
             "shards": {split: asdict(info) for split, info in self.shards.items()},
             "trained_share": self.trained_share,
             "lengths": dict(self.lengths),
+            "trained_lengths": dict(self.trained_lengths),
             "first": self.first,
             "notes": list(self.notes),
         }
@@ -120,7 +124,9 @@ def training_texts(
             if thing.ids is None:
                 yield thing.text
         else:
-            yield "\n".join(turn.content for turn in thing.messages if turn.content)
+            turns = thing.messages
+            said = (text for t in turns for text in (t.context, t.think, t.content, t.cite))
+            yield "\n".join(filter(None, said))
 
 
 def divided_by_content(source: Readable) -> bool:
@@ -189,6 +195,7 @@ class _Work:
         self._kept: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._lengths: list[int] = []
+        self._trained: list[int] = []
 
     def done(self) -> Built:
         """Reads everything and writes everything; on an error nothing is left behind."""
@@ -223,6 +230,7 @@ class _Work:
             built.notes.append("too few items for all splits: the nearest were moved")
         built.kept, built.dropped = dict(self._kept), dict(self._dropped)
         built.lengths = _quantiles(self._lengths)
+        built.trained_lengths = _quantiles(self._trained)
         assert built.read == sum(built.kept.values()) + sum(built.dropped.values())
         return built
 
@@ -255,13 +263,15 @@ class _Work:
 
     def _write(self, writer: ShardWriter, split: Split, things: list[Item]) -> None:
         for example in rendered(self._template, things):
-            if not any(example.weights):
+            trained = len(example.weights) - example.weights.count(0)
+            if not any(example.weights[1:]):  # nothing predicts the first token of a row
                 self._dropped["nothing to learn"] += 1
                 continue
             self._kept[split] += 1
             writer.add(example.ids, example.weights)
             if split == "train":
                 self._lengths.append(len(example.ids))
+                self._trained.append(trained)
                 if not self._built.first:
                     self._built.first = self._template.spell(example.ids[:FIRST_TOKENS])
 

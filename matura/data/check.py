@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from matura.core.errors import DataError, MaturaError
 from matura.core.types import Conversation, Document
-from matura.data.lines import LINE_LIMIT_BYTES, BadLine, decoded, lines, status, whole
-from matura.data.rows import DEPTH_LIMIT, Format, format_of, item, parsed
+from matura.data.conversations import Format, Reader
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine, lines, status, whole
 from matura.data.sources.folder import text_of
 from matura.data.split import content_key
 from matura.text.shards import Shard
@@ -26,6 +26,8 @@ from matura.text.shards import Shard
 Kind = Literal["jsonl", "recipe", "shard", "text"]
 MOST_ERRORS = 50
 FIRST_CHARS = 200
+FIRST_TURN_CHARS = 160
+"""Of each turn of the first conversation."""
 
 RecipeCheck = Callable[[Path], Mapping[str, Any]]
 """Reads a recipe and returns what there is to say of it, or raises a MaturaError."""
@@ -38,6 +40,8 @@ class Report:
 
     path: str
     kind: Kind
+    format: str = ""
+    """What JSON lines were read as, such as `sharegpt`."""
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     """How many blank lines, documents, conversations, turns, calls, duplicates."""
@@ -65,6 +69,7 @@ class Report:
         return {
             "path": self.path,
             "kind": self.kind,
+            "format": self.format,
             "ok": self.ok,
             "rows": self.rows,
             "counts": dict(sorted(self.counts.items())),
@@ -88,13 +93,22 @@ def kind_of(path: Path) -> Kind:
     return "jsonl" if last in (".jsonl", ".ndjson") else "text"
 
 
-def check(path: Path, *, kind: Kind | None = None, recipe: RecipeCheck | None = None) -> Report:
-    """The report on one file. Wrong input never raises; it stands in the report's errors."""
+def check(
+    path: Path,
+    *,
+    kind: Kind | None = None,
+    format: Format | None = None,
+    recipe: RecipeCheck | None = None,
+) -> Report:
+    """The report on one file. Wrong input never raises; it stands in the report's errors.
+
+    `format` is that of a file of JSON lines, told by its first row if absent.
+    """
     report = Report(path=str(path), kind=kind or kind_of(path))
     try:
         status(path)
         if report.kind == "jsonl":
-            _check_rows(path, report)
+            _check_rows(path, report, Reader(format))
         elif report.kind == "shard":
             _check_shard(path, report)
         elif report.kind == "text":
@@ -106,8 +120,7 @@ def check(path: Path, *, kind: Kind | None = None, recipe: RecipeCheck | None = 
     return report
 
 
-def _check_rows(path: Path, report: Report) -> None:
-    format: Format | None = None
+def _check_rows(path: Path, report: Report, reader: Reader) -> None:
     seen: set[str] = set()
     for number, raw in lines(path, LINE_LIMIT_BYTES):
         if not raw.strip():
@@ -115,13 +128,14 @@ def _check_rows(path: Path, report: Report) -> None:
             continue
         report.rows += 1
         try:
-            row = parsed(decoded(raw), DEPTH_LIMIT)
-            report.fields.update(row.keys())
-            format = format or format_of(row)
-            thing = item(row, format, f"{path.name}:{number}")
+            row = reader.row(raw)
+            report.fields.update(tuple(row) if isinstance(row, dict) else ())
+            thing = reader.item(row, f"{path.name}:{number}")
         except BadLine as problem:
             report.add(f"{path}:{number}: {problem}")
             continue
+        finally:
+            report.format = reader.format or ""
         _count(thing, report)
         key = content_key(thing)
         report.counts["duplicates"] += key in seen
@@ -137,17 +151,35 @@ def _count(thing: Document | Conversation, report: Report) -> None:
         report.first = report.first or thing.text[:FIRST_CHARS]
         return
     report.counts["conversations"] += 1
+    if "context" in thing.meta:
+        report.counts["contexts kept as notes"] += 1
     for turn in thing.messages:
         report.counts[f"{turn.role} turns"] += 1
         report.counts["calls"] += len(turn.calls)
-        report.counts["characters"] += len(turn.content)
-    if not report.first:
-        spelled = [f"{turn.role}: {turn.content or _calls(turn.calls)}" for turn in thing.messages]
-        report.first = "\n".join(spelled)[:FIRST_CHARS]
+        if turn.context:
+            report.counts["contexts read"] += 1
+        if turn.think or turn.cite:
+            report.counts["turns that think or cite"] += 1
+        said = (turn.context, turn.think, turn.content, turn.cite)
+        report.counts["characters"] += sum(map(len, said))
+    report.first = report.first or "\n".join(_spelled(thing))
 
 
-def _calls(calls: tuple[Any, ...]) -> str:
-    return ", ".join(f"{call.name}({json.dumps(dict(call.arguments))})" for call in calls)
+def _spelled(thing: Conversation) -> Iterator[str]:
+    """A line for each thing said, context before the words it comes with."""
+    for turn in thing.messages:
+        if turn.context:
+            yield f"context: {_short(turn.context)}"
+        if turn.think:
+            yield f"{turn.role} thinks: {_short(turn.think)}"
+        calls = (f"{call.name}({json.dumps(dict(call.arguments))})" for call in turn.calls)
+        yield f"{turn.role}: {_short(' '.join(filter(None, (turn.content, *calls))))}"
+        if turn.cite:
+            yield f"{turn.role} cites: {_short(turn.cite)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= FIRST_TURN_CHARS else f"{text[:FIRST_TURN_CHARS]} …"
 
 
 def _check_text(path: Path, report: Report) -> None:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ WINDOW = 4096
 """Pieces packed together: enough to fill rows to the brim, few enough that shares hold on every
 stretch."""
 SHARE_SLACK = 1e-3
+Order = Literal["epoch", "random"]
 MAX_REPEATS = 5.0
 """Times an example may be seen: more taught the examples themselves (PITFALLS C-09)."""
 
@@ -44,6 +45,11 @@ class Part:
     policy: Policy = "split"
     """What happens to examples longer than a row."""
     max_repeats: float = MAX_REPEATS
+    min_tokens: int = 0
+    """Examples shorter than this are left out."""
+    order: Order = "epoch"
+    """`epoch`: shuffled passes, every piece once in each; `random`: any piece at any time, drawn
+    anew, so that some come twice before others come at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,9 @@ def cut(part: Part, row_length: int) -> Cuts:
     """
     shard = part.shard
     weights = np.asarray(shard.weights)
-    table, counted = pieces(shard.lengths, row_length, part.policy, weights=weights)
+    table, counted = pieces(
+        shard.lengths, row_length, part.policy, weights=weights, min_tokens=part.min_tokens
+    )
     if not len(table.example):
         why = ", ".join(f"{count} {reason}" for reason, count in counted.dropped.items())
         raise DataError(f"{shard.path}: {part.name!r} has nothing to train on ({why or 'empty'})")
@@ -186,18 +194,20 @@ class Feed:
             found.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
         return found.hexdigest()
 
-    def report(self) -> dict[str, Any]:
+    def report(self, rows: int | None = None) -> dict[str, Any]:
         """Shares asked and got, exposures, what was dropped, how full the rows are; plain numbers.
 
         `exposures` is how often each token of a part is seen, `most_seen` how often its most
-        frequent piece is.
+        frequent piece is. With `rows`, of the first so many rows: what a run read that ended early.
         """
-        total = int(self._lengths.sum())
+        rows = self.rows if rows is None else min(rows, self.rows)
+        read = slice(int(self._row_starts[rows]))
+        total = int(self._lengths[read].sum())
         parts = {}
         for p, (part, cuts) in enumerate(zip(self.parts, self._cuts, strict=True)):
-            mine = self._part == p
-            tokens = int(self._lengths[mine].sum())
-            seen = np.bincount(self._number[mine], minlength=len(cuts.lengths))
+            mine = self._part[read] == p
+            tokens = int(self._lengths[read][mine].sum())
+            seen = np.bincount(self._number[read][mine], minlength=len(cuts.lengths))
             parts[part.name] = {
                 "share_asked": part.share,
                 "share_got": tokens / total,
@@ -215,9 +225,9 @@ class Feed:
             "tokens_asked": self._asked,
             "tokens": total,
             "trained_tokens": sum(part["trained_tokens"] for part in parts.values()),
-            "rows": self.rows,
+            "rows": rows,
             "row_length": self.row_length,
-            "filled": total / (self.rows * self.row_length),
+            "filled": total / (rows * self.row_length),
             "parts": parts,
         }
 
@@ -274,7 +284,8 @@ def _check(parts: Sequence[Part], tokens: int, stage: str) -> None:
 
 
 def _taken(part: Part, cuts: Cuts, tokens: int, seed: int, stage: str) -> Ints:
-    """The part's pieces in the order they are seen: whole shuffled passes, then part of one."""
+    """The part's pieces in the order they are seen: whole shuffled passes, then part of one; or
+    each drawn from all of them."""
     reach = int(part.max_repeats * cuts.tokens)
     if tokens > reach * (1 + SHARE_SLACK):
         raise DataError(
@@ -283,6 +294,8 @@ def _taken(part: Part, cuts: Cuts, tokens: int, seed: int, stage: str) -> Ints:
             f"{tokens - reach:,} short; give it more data, a smaller share or a higher "
             "max_repeats, or train on fewer tokens"
         )
+    if part.order == "random":
+        return _drawn(cuts, tokens, Draw(stream_seed(seed, stage, "draws", part.name)))
     passes, rest = divmod(tokens, cuts.tokens)
     orders = []
     for number in range(passes + 1):
@@ -291,6 +304,17 @@ def _taken(part: Part, cuts: Cuts, tokens: int, seed: int, stage: str) -> Ints:
     ends = np.cumsum(cuts.lengths[orders[-1]])
     orders[-1] = orders[-1][: int(np.searchsorted(ends, rest, side="left")) + (rest > 0)]
     return np.concatenate(orders)
+
+
+def _drawn(cuts: Cuts, tokens: int, draw: Draw) -> Ints:
+    """Pieces drawn with replacement, all equally likely, up to that many tokens."""
+    many = len(cuts.lengths)
+    taken = np.empty(0, dtype=np.int64)
+    while (got := int(cuts.lengths[taken].sum())) < tokens:
+        about = max(64, (tokens - got) * many // cuts.tokens)
+        taken = np.concatenate([taken, draw.below(many, about)])
+    ends = np.cumsum(cuts.lengths[taken])
+    return taken[: int(np.searchsorted(ends, tokens, side="left")) + (tokens > 0)]
 
 
 def _in_rows(lengths: Ints, which: Ints, row_length: int, draw: Draw) -> tuple[Ints, Ints]:

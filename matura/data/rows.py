@@ -1,8 +1,7 @@
-"""One JSON row as a document or conversation; whatever would be lost or guessed is an error.
+"""One JSON row and the messages in it; whatever would be lost or guessed is an error.
 
-Three kinds: `text` (a document), `messages` (a chat, with calls in Matura's or OpenAI's spelling),
-and `prompt`/`completion` (a chat of two turns). Keys beside them are the row's own notes and never
-reach a model; an unknown key inside a message is an error, because it would be a part of the
+Messages are read in Matura's and OpenAI's spelling here; `conversations` knows the other ones and
+what a whole row is. An unknown key inside a message is an error, because it would be a part of the
 conversation that gets lost.
 """
 
@@ -10,18 +9,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from matura.core.leaves import did_you_mean
-from matura.core.types import Conversation, Document, Message, Role, ToolCall
+from matura.core.types import Message, Role, ToolCall
 from matura.data.lines import BadLine
 
-Format = Literal["text", "messages", "prompt"]
+Ends = Literal["answered", "anywhere"]
 DEPTH_LIMIT = 64
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 MESSAGE_KEYS = ("role", "content", "calls", "tool_calls", "name", "tool_call_id")
-NOTES = ("id", "language", "operator", "payload", "template", "bucket", "expected", "category")
-
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -32,77 +30,32 @@ def parsed(line: str, depth_limit: int = DEPTH_LIMIT) -> dict[str, Any]:
     Raises:
         BadLine: no JSON, no object, a key twice, NaN, or nested deeper than the limit.
     """
+    value = json_of(line, depth_limit)
+    if not isinstance(value, dict):
+        raise BadLine(f"expected a JSON object {{...}}, found {json_name(value)}")
+    return value
+
+
+def json_of(line: str, depth_limit: int = DEPTH_LIMIT) -> object:
+    """Whatever a line of JSON holds.
+
+    Raises:
+        BadLine: no JSON, a key twice, NaN, or nested deeper than the limit.
+    """
     if line.count("[") + line.count("{") > depth_limit:
         _refuse_depth(line, depth_limit)
     try:
-        value = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value: object = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as problem:
         raise BadLine(f"bad JSON at column {problem.colno}: {problem.msg}") from None
     except BadLine:
         raise
     except ValueError as problem:  # a number of more than 4,300 digits
         raise BadLine(f"bad JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise BadLine(f"expected a JSON object {{...}}, found {_name(value)}")
     return value
 
 
-def format_of(row: dict[str, Any], field: str = "text") -> Format:
-    """Which of the three kinds of row this is, by its keys.
-
-    Raises:
-        BadLine: none of them, or more than one.
-    """
-    found: list[Format] = []
-    if "messages" in row:
-        found.append("messages")
-    if "prompt" in row and "completion" in row:
-        found.append("prompt")
-    if field in row:
-        found.append("text")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadLine(f"could be {' or '.join(found)}; say which with `format`")
-    keys = sorted(row)[:8]
-    expected = f"{field!r}, 'messages', or 'prompt' and 'completion'"
-    raise BadLine(f"no known field; expected {expected}, found {keys}")
-
-
-def item(
-    row: dict[str, Any], format: Format, id: str, field: str = "text"
-) -> Document | Conversation:
-    """The row as what it is; `id` is used where the row has none of its own.
-
-    Raises:
-        BadLine: a field is missing, of the wrong type or empty, or the turns are out of order.
-    """
-    own = row.get("id", id)
-    if not isinstance(own, str | int) or isinstance(own, bool):
-        raise BadLine(f"'id' must be text or a whole number, not {_name(own)}")
-    if format == "text":
-        return Document(text=_text(row, field), id=str(own))
-    if format == "messages":
-        if "messages" not in row:
-            raise BadLine(f"no 'messages', only {sorted(row)[:8]}")
-        turns = messages(row["messages"])
-        if "system" in row and row["system"] is not None:
-            if turns[0].role == "system":
-                raise BadLine("a system prompt both under 'system' and in 'messages'")
-            turns = (Message("system", _text(row, "system")), *turns)
-    else:
-        turns = (
-            Message("user", _text(row, "prompt")),
-            Message("assistant", _text(row, "completion")),
-        )
-        if "system" in row and row["system"] is not None:
-            turns = (Message("system", _text(row, "system")), *turns)
-    return Conversation(turns, id=str(own), meta=_notes(row))
-
-
-def messages(
-    value: object, *, ends: Literal["answered", "anywhere"] = "answered"
-) -> tuple[Message, ...]:
+def messages(value: object, *, ends: Ends = "answered") -> tuple[Message, ...]:
     """A list of message objects as messages, in an order that a template can render.
 
     `anywhere` allows the last message to be the user's or a tool's, as a prompt for generation is.
@@ -110,28 +63,42 @@ def messages(
     Raises:
         BadLine: names the message, counted from 1, what is wrong and what was expected.
     """
-    if not isinstance(value, list):
-        raise BadLine(f"'messages' must be a list, not {_name(value)}")
-    if not value:
-        raise BadLine("'messages' is empty")
     turns: list[Message] = []
-    for number, raw in enumerate(value, start=1):
+    for number, raw in enumerate(list_of(value, "messages"), start=1):
         try:
-            turns.append(_message(raw))
+            turns.append(message_of(raw))
         except BadLine as problem:
             raise BadLine(f"message {number}: {problem}") from None
-    _check_order(turns)
-    if ends == "answered" and (turns[-1].role != "assistant" or turns[-1].calls):
+    return in_order(turns, ends=ends)
+
+
+def in_order(
+    turns: Sequence[Message], numbers: Sequence[int] = (), *, ends: Ends = "answered"
+) -> tuple[Message, ...]:
+    """The turns, if a template can render them; `numbers` are their places in the row, where one
+    message became several turns.
+
+    Raises:
+        BadLine: names the message, what stands before it and what was expected.
+    """
+    numbers = numbers or range(1, len(turns) + 1)
+    _check_order(turns, numbers)
+    if ends == "anywhere":
+        return tuple(turns)
+    for number, turn in zip(numbers, turns, strict=True):
+        if turn.role == "assistant" and not turn.calls and not turn.content.strip():
+            raise BadLine(f"message {number}: the assistant's answer is nothing but white space")
+    if turns[-1].role != "assistant" or turns[-1].calls:
         what = "a call without its result" if turns[-1].calls else f"role {turns[-1].role!r}"
         raise BadLine(f"ends with {what}; expected the assistant's answer")
     return tuple(turns)
 
 
-def _check_order(turns: list[Message]) -> None:
+def _check_order(turns: Sequence[Message], numbers: Sequence[int]) -> None:
     """The one order of turns: system? then (user, assistant (calls, results, assistant)*)*."""
     owed = 0
     before: Role | None = None
-    for number, turn in enumerate(turns, start=1):
+    for number, turn in zip(numbers, turns, strict=True):
         role = turn.role
         if role == "system":
             allowed = before is None
@@ -158,14 +125,29 @@ _EXPECTED: dict[Role | None, str] = {
 }
 
 
-def _message(raw: object) -> Message:
-    if not isinstance(raw, dict):
-        raise BadLine(f"expected an object with 'role' and 'content', found {_name(raw)}")
-    for key, value in raw.items():
-        if key not in MESSAGE_KEYS and value not in (None, "", [], {}):
-            raise BadLine(f"unknown key {key!r}{did_you_mean(key, MESSAGE_KEYS)}")
-    if "role" not in raw:
-        raise BadLine(f"no 'role', only {sorted(raw)[:8]}")
+def object_of(value: object, first: str, second: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A message as an object of known keys, of which the first must be there.
+
+    Raises:
+        BadLine: it is no object, lacks the first key, or says something under an unknown one.
+    """
+    if not isinstance(value, dict):
+        raise BadLine(f"expected an object with {first!r} and {second!r}, found {json_name(value)}")
+    for key, inner in value.items():
+        if key not in keys and inner not in (None, "", [], {}):
+            raise BadLine(f"unknown key {key!r}{did_you_mean(key, keys)}")
+    if first not in value:
+        raise BadLine(f"no {first!r}, only {sorted(value)[:8]}")
+    return value
+
+
+def message_of(value: object) -> Message:
+    """One message object.
+
+    Raises:
+        BadLine: what is wrong with it and what was expected.
+    """
+    raw = object_of(value, "role", "content", MESSAGE_KEYS)
     role = raw["role"]
     if role not in ROLES:
         raise BadLine(f"unknown role {role!r}{did_you_mean(str(role), ROLES)}")
@@ -188,31 +170,38 @@ def _content(value: object, *, null_is_empty: bool) -> str:
         for part in value:
             if not isinstance(part, dict) or part.get("type") != "text":
                 raise BadLine("'content' has a part that is not text; only text can be learned")
-        return "".join(_text(part, "text", empty="allowed") for part in value)
-    return _text({"content": value}, "content", empty="allowed")
+        return "".join(text_at(part, "text", empty="allowed") for part in value)
+    return text_at({"content": value}, "content", empty="allowed")
 
 
 def _calls(raw: dict[str, Any]) -> tuple[ToolCall, ...]:
     if raw.get("calls") and raw.get("tool_calls"):
         raise BadLine("both 'calls' and 'tool_calls'")
-    if raw.get("calls") is not None:
-        return tuple(_call(call) for call in _list(raw["calls"], "calls"))
-    if raw.get("tool_calls") is not None:
-        return tuple(_openai_call(call) for call in _list(raw["tool_calls"], "tool_calls"))
+    if raw.get("calls") not in (None, []):
+        return tuple(call_of(call) for call in list_of(raw["calls"], "calls"))
+    if raw.get("tool_calls") not in (None, []):
+        return tuple(_openai_call(call) for call in list_of(raw["tool_calls"], "tool_calls"))
     return ()
 
 
-def _call(call: object) -> ToolCall:
+def call_of(call: object) -> ToolCall:
+    """A call from an object with `name` and `arguments`.
+
+    Raises:
+        BadLine: there is no name, or the arguments are no object.
+    """
     if not isinstance(call, dict):
-        raise BadLine(f"a call must be an object with 'name' and 'arguments', not {_name(call)}")
+        raise BadLine(
+            f"a call must be an object with 'name' and 'arguments', not {json_name(call)}"
+        )
     for key in call:
         if key not in ("name", "arguments"):
             raise BadLine(f"a call has an unknown key {key!r}; expected 'name' and 'arguments'")
-    name = _text(call, "name")
+    name = text_at(call, "name")
     arguments = call.get("arguments", {})
     if not isinstance(arguments, dict):
-        raise BadLine(f"'arguments' of {name!r} must be an object, not {_name(arguments)}")
-    _refuse_surrogates(json.dumps(arguments, ensure_ascii=False), "arguments")
+        raise BadLine(f"'arguments' of {name!r} must be an object, not {json_name(arguments)}")
+    refuse_surrogates(json.dumps(arguments, ensure_ascii=False), "arguments")
     return ToolCall(name, arguments)
 
 
@@ -228,37 +217,46 @@ def _openai_call(call: object) -> ToolCall:
             function["arguments"] = parsed(spelled or "{}")
         except BadLine as problem:
             raise BadLine(f"'arguments' of {function.get('name')!r}: {problem}") from None
-    return _call(function)
+    return call_of(function)
 
 
-def _list(value: object, key: str) -> list[Any]:
+def list_of(value: object, key: str) -> list[Any]:
+    """The list under a key, which has something in it.
+
+    Raises:
+        BadLine: it is no list, or empty.
+    """
     if not isinstance(value, list):
-        raise BadLine(f"{key!r} must be a list, not {_name(value)}")
+        raise BadLine(f"{key!r} must be a list, not {json_name(value)}")
+    if not value:
+        raise BadLine(f"{key!r} is empty")
     return value
 
 
-def _text(
+def text_at(
     row: dict[str, Any], key: str, *, empty: Literal["refused", "allowed"] = "refused"
 ) -> str:
+    """The text under a key.
+
+    Raises:
+        BadLine: it is not there, no text, empty, or holds half a character.
+    """
     if key not in row:
         raise BadLine(f"no {key!r}, only {sorted(row)[:8]}")
     value = row[key]
     if not isinstance(value, str):
-        raise BadLine(f"{key!r} must be text, not {_name(value)}")
+        raise BadLine(f"{key!r} must be text, not {json_name(value)}")
     if not value and empty == "refused":
         raise BadLine(f"{key!r} is empty")
-    _refuse_surrogates(value, key)
+    refuse_surrogates(value, key)
     return value
 
 
-def _refuse_surrogates(text: str, key: str) -> None:
+def refuse_surrogates(text: str, key: str) -> None:
+    """Raises BadLine for half a character, which no UTF-8 can spell."""
     if half := _SURROGATE.search(text):
         code = f"\\u{ord(half.group()):04x}"
         raise BadLine(f"{key!r} holds {code}, half a character, at position {half.start() + 1}")
-
-
-def _notes(row: dict[str, Any]) -> dict[str, str]:
-    return {key: row[key] for key in NOTES if isinstance(row.get(key), str) and key != "id"}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -287,7 +285,7 @@ def _refuse_depth(line: str, limit: int) -> None:
             depth -= 1
 
 
-def _name(value: object) -> str:
+def json_name(value: object) -> str:
     """What JSON calls it."""
     if value is None:
         return "null"

@@ -23,6 +23,7 @@ SECTION_CHARS = 4000
 
 Item = Document | Conversation
 
+_BESIDES = ("context", "think", "cite")
 _SPACE = re.compile(r"\s+")
 
 
@@ -32,6 +33,7 @@ def content_of(item: Item) -> str:
         return item.text if item.ids is None else " ".join(map(str, item.ids))
     turns = [
         [turn.role, turn.content, [[call.name, plain(dict(call.arguments))] for call in turn.calls]]
+        + [[name, text] for name in _BESIDES if (text := getattr(turn, name))]
         for turn in item.messages
     ]
     return json.dumps(turns, sort_keys=True, ensure_ascii=False)

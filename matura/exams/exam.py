@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -318,11 +318,14 @@ def lesson_tasks(
     )
     for number, item in enumerate(islice(items, start, start + count), start):
         gold = item.meta["expected"]
-        seen = hashlib.sha256(f"{item.messages[0].content}\0{gold}".encode()).hexdigest()
+        # all that stands before the assistant's first word: a system message too
+        asked = tuple(takewhile(lambda message: message.role != "assistant", item.messages))
+        before = "\n".join(message.content for message in asked)
+        seen = hashlib.sha256(f"{before}\0{gold}".encode()).hexdigest()
         yield Task(
             id=f"{exam}/{hall.purpose}/{number}/{seen[:8]}",
             gold=gold,
-            messages=item.messages[:1],
+            messages=asked,
             bucket=item.meta["bucket"],
             max_tokens=max_tokens or len(hall.tokenizer.encode(gold)) + SPARE_TOKENS,
             meta=item.meta,

@@ -44,6 +44,7 @@ from matura.ladder.lineage import input_hashes, lineage
 from matura.ladder.machine import forget_peak, machine, peak_rss_bytes
 from matura.ladder.recipe import Recipe, spell
 from matura.ladder.transcript import EXAMS, RECIPE, Row, read_row
+from matura.stages.prompts import load as load_prompts
 from matura.stages.stage import Context, Made, StageKind
 
 ASKED = "asked.json"
@@ -218,6 +219,8 @@ def asked_of(recipe: Recipe, index: int, addresses: Mapping[str, str]) -> dict[s
         DataError: an input file cannot be read.
     """
     stage = recipe.ladder[index]
+    if stage.eval_prompts is not None:
+        load_prompts(stage.eval_prompts)  # no part of what is asked, but to be right from the start
     asked: dict[str, Any] = {"stage": plain(stage), "seed": recipe.seed, "parents": {}}
     if stage.trains:
         needs = ["tokenizer", recipe.ladder[index - 1].name, *(r.stage for r in stage.replay)]

@@ -16,7 +16,7 @@ from matura.core.ledger import spell_count, spell_seconds, spell_value
 from matura.core.types import Example, Score
 from matura.data.check import Report
 from matura.ladder.preview import Preview, as_row
-from matura.ladder.show import Shown
+from matura.ladder.show import BatchSeen, Shown
 from matura.ladder.transcript import COLOURS
 from matura.text.template import Template
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matura.ladder.plan import Plan
 
 TRAINED, READ_ONLY, PADDING = "bold green", "dim", "dim italic"
+WEIGHTED = "bold magenta"
+"""Trained with another weight than 1."""
 MARKS = ("⟦", "⟧")
 """Around what is trained where there are no colours."""
 
@@ -40,30 +42,44 @@ def drawn(shown: Shown, *, colours: bool) -> RenderableType:
         for part in stage.parts:
             got = "" if part.share_got is None else f", got {part.share_got:.1%}"
             approx = "" if part.exact else about
-            seen = part.tokens / max(1, part.tokens_available)
             trained = "" if part.trained_share is None else f", {part.trained_share:.0%} trained"
             there = spell_count(part.tokens_available)
-            branch.add(
+            leaf = branch.add(
                 f"{escape(part.name)}  asked {part.share_asked:.1%}{got}: "
                 f"{spell_count(part.tokens)} of {approx}{there} tokens "
-                f"(seen {seen:.2f} times){trained}"
+                f"(seen {part.seen:.2f} times){trained}"
             )
-    batch, body = shown.batch, []
+            for line in () if part.source is None else part.source.lines():
+                leaf.add(Text(line, style="dim"))
+    batch = shown.batch
+    body: list[RenderableType] = [_tally(batch)]
     for row, (ids, weights, segments) in enumerate(
         zip(batch.ids, batch.weights, batch.segments, strict=True)
     ):
         body.append(Text(f"{batch.stage}, row {row}", style="bold"))
         body.append(drawn_row(shown.template, ids, weights, segments, colours=colours))
-    return Group(tree, Text(""), legend(colours=colours), *body)
+    more = sorted({w for row in batch.weights for w in row} - {0.0, 1.0})
+    return Group(tree, Text(""), legend(colours=colours, more=more), *body)
 
 
-def legend(*, colours: bool) -> Text:
-    """What the colours mean, or the marks where there are none."""
+def _tally(batch: BatchSeen) -> Text:
+    """How much of the batch is what."""
+    counts = batch.counts()
+    tokens = sum(map(len, batch.ids))
+    segments = counts.pop("segments")
+    parts = ", ".join(f"{count / tokens:.1%} {name}" for name, count in counts.items())
+    return Text(f"{len(batch.ids)} rows of {len(batch.ids[0])}, {segments} segments: {parts}")
+
+
+def legend(*, colours: bool, more: Sequence[float] = ()) -> Text:
+    """What the colours mean, or the marks where there are none; `more` are the weights besides 0
+    and 1."""
+    spelled = "".join(f"  ×{weight:g}" for weight in more)
     if not colours:
-        return Text(f"{MARKS[0]}trained{MARKS[1]}  read only  │ next segment  · padding")
+        return Text(f"{MARKS[0]}trained{MARKS[1]}{spelled}  read only  │ next segment  · padding")
     return Text.assemble(
-        ("trained", TRAINED), "  ", ("read only", READ_ONLY), "  │ next segment  ", ("·", PADDING),
-        " padding",
+        ("trained", TRAINED), (spelled, WEIGHTED), "  ", ("read only", READ_ONLY),
+        "  │ next segment  ", ("·", PADDING), " padding",
     )  # fmt: skip
 
 
@@ -75,13 +91,14 @@ def drawn_row(
     *,
     colours: bool,
 ) -> Text:
-    """A row's tokens as text: trained ones stand out, segments stand apart, padding is counted."""
+    """A row's tokens as text: trained ones stand out, with their weight where it is not 1; segments
+    stand apart, padding is counted."""
     text = Text(no_wrap=False)
     place = 0
     while place < len(ids):
         end = place
-        trained, segment = weights[place] != 0, segments[place]
-        while end < len(ids) and (weights[end] != 0, segments[end]) == (trained, segment):
+        weight, segment = weights[place], segments[place]
+        while end < len(ids) and (weights[end], segments[end]) == (weight, segment):
             end += 1
         if place and segments[place - 1] != segment:
             text.append("│" if segment else "")
@@ -90,10 +107,13 @@ def drawn_row(
         else:
             words = template.spell(ids[place:end])
             shown = words.replace("\n", "⏎\n")
-            if colours:
-                text.append(shown, style=TRAINED if trained else READ_ONLY)
+            extra = f"×{weight:g} " if weight not in (0, 1) else ""
+            if colours and extra:
+                text.append(extra.strip(), style=f"{WEIGHTED} dim").append(shown, style=WEIGHTED)
+            elif colours:
+                text.append(shown, style=TRAINED if weight else READ_ONLY)
             else:
-                text.append(f"{MARKS[0]}{shown}{MARKS[1]}" if trained else shown)
+                text.append(f"{MARKS[0]}{extra}{shown}{MARKS[1]}" if weight else shown)
         place = end
     return text
 
@@ -137,8 +157,14 @@ def drawn_plan(found: Plan) -> Group:
         f"disk {found.disk_bytes / 1e9:.2f} GB"
         + ("" if found.cost is None else f", cost {found.cost:.2f}"),
     ]
+    seen = [
+        f"seen in {stage.name}: "
+        + ", ".join(f"{name} {times:.2f} times" for name, times in stage.seen.items())
+        for stage in found.stages
+        if stage.seen
+    ]
     warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
-    return Group(table, *map(Text, lines), *warnings)
+    return Group(table, *map(Text, [*lines, *seen]), *warnings)
 
 
 def drawn_scores(name: str, scores: Sequence[Score]) -> Table:
@@ -165,7 +191,8 @@ def drawn_scores(name: str, scores: Sequence[Score]) -> Table:
 def drawn_check(report: Report) -> Group:
     """What is in a file; its errors are told elsewhere."""
     verdict = Text("ok", style="green") if report.ok else Text("not usable", style="red")
-    head = Text.assemble((report.path, "bold"), f"  {report.kind}, {report.rows} rows  ", verdict)
+    kind = f"{report.kind} read as {report.format}" if report.format else report.kind
+    head = Text.assemble((report.path, "bold"), f"  {kind}, {report.rows} rows  ", verdict)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(report.counts.items()))
     fields = ", ".join(f"{name} in {count}" for name, count in report.fields.most_common())
     lines = [head]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -23,9 +23,10 @@ from matura.ladder.calibrate import Speed, batch_rows, calibrate, shape_of
 from matura.ladder.hardware import HERE, SHEETS, by_sheet
 from matura.ladder.papers import Paper, papers
 from matura.ladder.recipe import Recipe
-from matura.ladder.show import planned
+from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
-from matura.stages.learning import VALIDATION_ROWS, flops_so_far, plan_fit
+from matura.stages.evaluating import VALIDATION_ROWS
+from matura.stages.horizon import flops_so_far, often, plan_fit
 from matura.stages.parts import Train
 from matura.stages.stage import Context, StageKind
 
@@ -68,6 +69,8 @@ class StagePlan:
     seconds: Mapping[str, float]
     """By what it is spent on: data, training, evaluating, saving, exams, rest."""
     disk_bytes: int
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """How often each source's items are seen, replayed ones included."""
 
     @property
     def total_s(self) -> float:
@@ -121,7 +124,8 @@ def plan(
     """The whole plan; nothing is written but in a temporary folder.
 
     Raises:
-        RecipeError: no such hardware, or shares that the data cannot fill.
+        RecipeError: no such hardware, shares that the data cannot fill, or a patience that could
+            never end a stage early.
         DataError: a source is wrong, or yields nothing.
     """
     if hardware not in (HERE, "cpu", *SHEETS):
@@ -134,15 +138,16 @@ def plan(
     with TemporaryDirectory(prefix="matura-plan-") as folder:
         ledger.say("plan: reading a sample of every source")
         trial = try_out(recipe, Path(folder))
+        seen = {stage.name: planned(recipe, stage, trial) for stage in recipe.stages}
         config = shape_of(recipe, trial.template.tokenizer.vocab_size)
-        ways = _ways(recipe, config, hardware)
+        ways = _ways(recipe, seen, config, hardware)
         ledger.say("plan: timing a few steps and answers")
         if hardware in SHEETS:
             speed = by_sheet(hardware, recipe, config)
         else:
             speed = calibrate(recipe, trial, ways, Path(folder), hardware, compiling=compiling)
         sheets = papers(recipe, trial)
-        stages = tuple(_stages(recipe, trial, config, speed, sheets, ways))
+        stages = tuple(_stages(recipe, trial, seen, config, speed, sheets, ways))
     disk_bytes = sum(stage.disk_bytes for stage in stages)
     return Plan(
         recipe=recipe.name,
@@ -157,12 +162,15 @@ def plan(
         memory_bytes=speed.memory_bytes,
         disk_bytes=disk_bytes,
         price_per_hour=price_per_hour,
-        warnings=tuple(_warnings(recipe, trial, config, disk_bytes, speed, disk)),
+        warnings=(
+            *_seen_too_often(recipe, seen),
+            *_warnings(recipe, seen, config, disk_bytes, speed, disk),
+        ),
     )
 
 
 def _ways(
-    recipe: Recipe, config: DecoderConfig, hardware: str
+    recipe: Recipe, seen: Mapping[str, StageSeen], config: DecoderConfig, hardware: str
 ) -> list[tuple[StageKind, Train, Compute]]:
     """How each stage that trains will compute: the choice that training itself makes."""
     from matura.learn.compute import choose
@@ -181,7 +189,7 @@ def _ways(
             earlier={below.name: below for below in recipe.stages[:index]},
             ledger=Ledger(mode="quiet"),
         )
-        compute = choose(flops_so_far(train, context, model))
+        compute = choose(flops_so_far(seen[stage.name].tokens, context, model))
         if hardware == "cpu":
             compute = replace(compute, device="cpu")
         found.append((stage, train, compute))
@@ -193,6 +201,7 @@ def _ways(
 def _stages(
     recipe: Recipe,
     trial: Trial,
+    seen: Mapping[str, StageSeen],
     config: DecoderConfig,
     speed: Speed,
     sheets: Mapping[tuple[str, str], Paper],
@@ -213,8 +222,8 @@ def _stages(
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
             yield _stage(
-                recipe, stage, train, trial, config, speed, sheets, computes[stage.name], warm,
-                [*own, *again],
+                recipe, stage, train, trial, seen[stage.name], config, speed, sheets,
+                computes[stage.name], warm, [*own, *again],
             )  # fmt: skip
         earlier = [*again, *own]
 
@@ -224,6 +233,7 @@ def _stage(
     stage: StageKind,
     train: Train,
     trial: Trial,
+    seen: StageSeen,
     config: DecoderConfig,
     speed: Speed,
     sheets: Mapping[tuple[str, str], Paper],
@@ -232,8 +242,8 @@ def _stage(
     sat: Sequence[tuple[str, str, int]],
 ) -> StagePlan:
     length, rows = recipe.model.sequence_length, batch_rows(train, recipe)
-    feed_rows = max(1, round(train.tokens / ((length + 1) * ROWS_FILLED)))
-    settings = plan_fit(train, feed_rows, rows, length)
+    feed_rows = max(1, round(seen.tokens / ((length + 1) * ROWS_FILLED)))
+    settings = plan_fit(train, feed_rows, rows, length, stage=stage.name)
     evaluations = len(settings.evaluate_at)
     kind = (rows, compute.compiled)
     training = settings.steps * speed.step[kind] + (0.0 if kind in warm else speed.warmup[kind])
@@ -252,14 +262,14 @@ def _stage(
     return StagePlan(
         name=stage.name,
         kind=stage.kind,
-        tokens=train.tokens,
+        tokens=seen.tokens,
         steps=settings.steps,
         batch_rows=rows,
         evaluations=evaluations,
         exams=tuple(exam.exam for exam in stage.exams),
         exams_again=tuple(name for _, name, _ in sat if name not in own),
-        flops=6.0 * config.parameters * train.tokens
-        + 6.0 * config.layers * config.hidden_size * length * train.tokens,
+        flops=6.0 * config.parameters * seen.tokens
+        + 6.0 * config.layers * config.hidden_size * length * seen.tokens,
         compiled=compute.compiled,
         seconds={
             "data": sum(tried.seconds for tried in data),
@@ -276,31 +286,45 @@ def _stage(
             + 2e3 * sum(n for _, _, n in sat)
             + _TOKENIZER_BYTES
         ),
+        seen={part.name: part.seen for part in seen.parts},
     )
+
+
+def _seen_too_often(recipe: Recipe, seen: Mapping[str, StageSeen]) -> Iterator[str]:
+    """What will be refused, what is learnt by heart, and epochs that leave no room for the rest."""
+    for stage in recipe.stages:
+        limits = [part.max_repeats for part in stage.mixture]
+        for replay in stage.replay:
+            below = next(kind for kind in recipe.stages if kind.name == replay.stage)
+            limits += [replay.max_repeats] * len(below.mixture)
+        found = seen[stage.name]
+        fine: dict[str, float] = {}
+        for part, limit in zip(found.parts, limits, strict=True):
+            if part.seen > limit * (1 + SHARE_SLACK):
+                yield (
+                    f"{stage.name}: {part.name} is to be seen {part.seen:.1f} times, max_repeats "
+                    f"is {limit:g}: it will be refused; give it more data or a smaller share"
+                )
+            else:
+                fine[part.name] = part.seen
+        yield from (f"{stage.name}: {line}" for line in often(fine))
+        train = getattr(stage, "train", None)
+        if isinstance(train, Train) and train.epochs is not None:
+            for name, why in train.complaints(found.tokens):
+                yield f"{stage.name}: train.{name}: {why}: it will be refused"
 
 
 def _warnings(
     recipe: Recipe,
-    trial: Trial,
+    seen: Mapping[str, StageSeen],
     config: DecoderConfig,
     disk_bytes: int,
     speed: Speed,
     disk: Path,
 ) -> Iterator[str]:
     """What will be refused, or had better be known before hours are spent."""
-    for stage in recipe.stages:
-        limits = [part.max_repeats for part in stage.mixture]
-        limits += [replay.max_repeats for replay in stage.replay]
-        for part in planned(recipe, stage, trial).parts:
-            seen = part.tokens / max(1, part.tokens_available)
-            if seen > min(limits) * (1 + SHARE_SLACK):
-                yield (
-                    f"{stage.name}: {part.name} is to be seen {seen:.1f} times, max_repeats is "
-                    f"{min(limits):g}: it will be refused; give it more data or a smaller share"
-                )
-    first = getattr(recipe.stages[0], "train", None)
-    if isinstance(first, Train):
-        each = first.tokens / config.parameters
+    if isinstance(getattr(recipe.stages[0], "train", None), Train):
+        each = seen[recipe.stages[0].name].tokens / config.parameters
         if each < ENOUGH_PER_PARAMETER / 2:
             yield (
                 f"{recipe.stages[0].name}: {each:.1f} tokens for each parameter; general language "

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matura.core.errors import DataError, RecipeError
 from matura.core.types import Conversation, Example
-from matura.data.lines import BadLine, decoded, lines
-from matura.data.rows import Format, format_of, item, parsed
+from matura.data.conversations import Reader
+from matura.data.lines import BadLine, lines
 from matura.ladder.models import Found
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -22,15 +22,13 @@ def rendered(path: Path, template: Template) -> Iterator[tuple[str, Example]]:
         DataError: `file:line: reason` at the first row that cannot be.
     """
     found = False
-    format: Format | None = None
+    reader = Reader()
     for number, raw in lines(path):
         if not raw.strip():
             continue
         found = True
         try:
-            row = parsed(decoded(raw))
-            format = format or format_of(row)
-            thing = item(row, format, f"{path.name}:{number}")
+            thing = reader.item(reader.row(raw), f"{path.name}:{number}")
             is_talk = isinstance(thing, Conversation)
             example = template.render(thing) if is_talk else template.document(thing)  # type: ignore[arg-type]
         except (BadLine, DataError) as problem:

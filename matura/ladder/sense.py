@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.ladder.lines import Place
+from matura.stages.horizon import policy_of
 from matura.stages.parts import ModelSpec, Part, TokenizerSpec, Train
 from matura.stages.stage import StageKind
 from matura.text.dialects import dialect_named
@@ -33,7 +34,7 @@ def complaints(
         found += _exams(stage, model, place)
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
-            found += _train(train, model, (*place, "train"))
+            found += _train(train, model, stage.kind, (*place, "train"))
     return found
 
 
@@ -113,18 +114,16 @@ def _exams(stage: StageKind, model: ModelSpec, place: Place) -> Iterator[Complai
             yield here, f"a second {exam.exam!r} in one stage"
 
 
-def _train(train: Train, model: ModelSpec, place: Place) -> Iterator[Complaint]:
-    if train.warmup_tokens > train.tokens:
+def _train(train: Train, model: ModelSpec, kind: str, place: Place) -> Iterator[Complaint]:
+    if train.tokens is not None:  # epochs are looked at once the data are there
+        yield from (((*place, field), why) for field, why in train.complaints(train.tokens))
+    if why := train.impatience(train.evaluations):
+        yield (*place, "patience"), why
+    if train.min_tokens > model.sequence_length + 1 and policy_of(kind) == "drop":
         yield (
-            (*place, "warmup_tokens"),
-            f"a warm-up of {train.warmup_tokens} tokens is longer than the training",
-        )
-    elif train.warmup_tokens + train.decay * train.tokens > train.tokens + 1:
-        yield (*place, "decay"), "warm-up and decay together are longer than the training"
-    if train.batch_tokens > train.tokens:
-        yield (
-            (*place, "batch_tokens"),
-            f"one batch of {train.batch_tokens} tokens is more than the {train.tokens} of training",
+            (*place, "min_tokens"),
+            f"no example of {train.min_tokens} tokens fits into a row of "
+            f"{model.sequence_length + 1}",
         )
     if train.batch_tokens < model.sequence_length:
         yield (

@@ -6,7 +6,7 @@ The batch is the first that training reads, made by the same code; nothing is tr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +19,13 @@ from matura.core.store import Folder, latest
 from matura.data.mixture import Feed
 from matura.data.mixture import Part as FeedPart
 from matura.ladder.recipe import Recipe, load
+from matura.ladder.sourced import SourceSeen, counted, source_seen
 from matura.ladder.transcript import RECIPE, rows
-from matura.ladder.trial import Trial, try_out
+from matura.ladder.trial import Trial, Tried, try_out
+from matura.stages.horizon import horizon, laid_out, policy_of
 from matura.stages.parts import Train
 from matura.stages.stage import StageKind
+from matura.text.pack import Counted, pieces
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -45,6 +48,13 @@ class PartSeen:
     """Of its tokens; None for what is replayed from a stage that is only sampled."""
     exact: bool
     """Whether `tokens_available` is counted, not estimated from a sample."""
+    source: SourceSeen | None = None
+    """The source's own report; None for what is replayed."""
+
+    @property
+    def seen(self) -> float:
+        """How often its items are seen."""
+        return self.tokens / max(1, self.tokens_available)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,22 @@ class BatchSeen:
     weights: list[list[float]]
     segments: list[list[int]]
 
+    def counts(self) -> dict[str, int]:
+        """Tokens that are trained, only read, and padding; and how many segments there are."""
+        pairs = [
+            pair
+            for rows in zip(self.weights, self.segments, strict=True)
+            for pair in zip(*rows, strict=True)
+        ]
+        padding = sum(not segment for _, segment in pairs)
+        trained = sum(weight != 0 for weight, _ in pairs)
+        return {
+            "trained": trained,
+            "read only": len(pairs) - trained - padding,
+            "padding": padding,
+            "segments": sum(len(set(row) - {0}) for row in self.segments),
+        }
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -85,10 +111,7 @@ class Shown:
             "name": self.name,
             "vocab_size": self.vocab_size,
             "sampled": self.sampled,
-            "stages": [
-                {**vars(stage), "parts": [vars(part) for part in stage.parts]}
-                for stage in self.stages
-            ],
+            "stages": [asdict(stage) for stage in self.stages],
             "batch": vars(self.batch),
         }
 
@@ -110,7 +133,13 @@ def show_recipe(path: Path, overrides: Sequence[str] = (), stage: str | None = N
             vocab_size=trial.template.tokenizer.vocab_size,
             sampled=True,
             stages=tuple(planned(recipe, kind, trial) for kind in recipe.stages),
-            batch=_batch(chosen, parts, recipe, trial.template, most=_reach(parts)),
+            batch=_batch(
+                chosen,
+                parts,
+                recipe,
+                trial.template,
+                min(planned(recipe, chosen, trial).tokens, _reach(parts)),
+            ),
             template=trial.template,
         )
 
@@ -132,7 +161,8 @@ def show_run(run: Path, stage: str | None = None) -> Shown:
     if chosen.name not in made:
         raise StoreError(f"{run}: {chosen.name} is not made yet; made are {', '.join(with_data)}")
     template = Template(Tokenizer.load(made["tokenizer"].path / "model"))
-    parts = _trained_parts(run, made[chosen.name], chosen, template)
+    parts = _trained_parts(run, made[chosen.name], chosen, recipe, template)
+    asked = _mixture(made[chosen.name])["tokens_asked"]
     return Shown(
         name=run.resolve().name,
         vocab_size=template.tokenizer.vocab_size,
@@ -140,7 +170,7 @@ def show_run(run: Path, stage: str | None = None) -> Shown:
         stages=tuple(
             _made(kind, made[kind.name]) for kind in recipe.stages if kind.name in with_data
         ),
-        batch=_batch(chosen, parts, recipe, template),
+        batch=_batch(chosen, parts, recipe, template, int(asked)),
         template=template,
     )
 
@@ -152,34 +182,39 @@ def _stage(recipe: Recipe, name: str | None, otherwise: str) -> StageKind:
     return stages[name or otherwise]
 
 
-def trained_tokens(stage: StageKind) -> int:
-    """How many tokens the stage asks for."""
+def train_of(stage: StageKind) -> Train:
+    """How the stage trains; as usual, where it says nothing."""
     train = getattr(stage, "train", None)
-    return train.tokens if isinstance(train, Train) else 0
+    return train if isinstance(train, Train) else Train()
 
 
 def planned(recipe: Recipe, stage: StageKind, trial: Trial) -> StageSeen:
     """A stage with its parts and replays before it is trained."""
-    total = trained_tokens(stage)
-    parts = []
-    for part in stage.mixture:
-        tried = trial.parts[stage.name, part.title]
-        parts.append(
-            PartSeen(
-                part.title,
-                part.share,
-                None,
-                round(part.share * total),
-                tried.tokens,
-                tried.trained_share,
-                tried.exact,
-            )
+    train = train_of(stage)
+    tried = [trial.parts[stage.name, part.title] for part in stage.mixture]
+    fits = [_sample_cut(one, recipe, stage.kind, train) for one in tried]
+    sizes = [_teachable(one, cut) for one, cut in zip(tried, fits, strict=True)]
+    shares = [part.share for part in stage.mixture]
+    own = list(zip(shares, sizes, strict=True))
+    total = horizon(train, own) if hasattr(stage, "train") else 0
+    parts = [
+        PartSeen(
+            part.title,
+            part.share,
+            None,
+            round(part.share * total),
+            size,
+            one.trained_share,
+            one.exact,
+            source_seen(one.counted, {"dropped": cut.dropped, "cut": cut.cut}),
         )
+        for part, one, cut, size in zip(stage.mixture, tried, fits, sizes, strict=True)
+    ]
     for replay in stage.replay:
         below = next(kind for kind in recipe.stages if kind.name == replay.stage)
         whole = sum(part.share for part in below.mixture)
         for part in below.mixture:
-            tried = trial.parts[below.name, part.title]
+            one = trial.parts[below.name, part.title]
             share = replay.share * part.share / whole
             parts.append(
                 PartSeen(
@@ -187,19 +222,49 @@ def planned(recipe: Recipe, stage: StageKind, trial: Trial) -> StageSeen:
                     share,
                     None,
                     round(share * total),
-                    tried.tokens,
-                    tried.trained_share,
-                    tried.exact,
+                    _teachable(one, _sample_cut(one, recipe, below.kind, train)),
+                    one.trained_share,
+                    one.exact,
                 )
             )
     return StageSeen(stage.name, stage.kind, total, tuple(parts))
+
+
+def _sample_cut(tried: Tried, recipe: Recipe, kind: str, train: Train) -> Counted:
+    """What of a sample fits into rows, and what does not."""
+    _, counted = pieces(
+        tried.shard.lengths,
+        recipe.model.sequence_length + 1,
+        policy_of(kind),
+        weights=np.asarray(tried.shard.weights),
+        min_tokens=train.min_tokens,
+    )
+    return counted
+
+
+def _teachable(tried: Tried, cut: Counted) -> int:
+    """Tokens of the whole training split that rows can hold, as far as the sample tells."""
+    return round(tried.tokens * cut.tokens_kept / max(1, cut.tokens_in))
+
+
+def _mixture(folder: Folder) -> Mapping[str, Any]:
+    """What a stage's record says of its mixture.
+
+    Raises:
+        StoreError: nothing.
+    """
+    try:
+        return dict(folder.record["numbers"]["mixture"])
+    except (KeyError, TypeError) as problem:
+        raise StoreError(f"{folder.path}: its record has no {problem} of a mixture") from problem
 
 
 def _made(stage: StageKind, folder: Folder) -> StageSeen:
     """A stage's parts as its record has them."""
     try:
         numbers = folder.record["numbers"]
-        mixture: Mapping[str, Any] = numbers["mixture"]["parts"]
+        mixture: Mapping[str, Any] = _mixture(folder)["parts"]
+        built = counted(folder.path)
         parts = tuple(
             PartSeen(
                 name,
@@ -209,6 +274,7 @@ def _made(stage: StageKind, folder: Folder) -> StageSeen:
                 int(part["tokens_available"]),
                 part["trained_tokens"] / max(1, part["tokens"]),
                 exact=True,
+                source=source_seen(built[name], part) if name in built else None,
             )
             for name, part in mixture.items()
         )
@@ -220,28 +286,43 @@ def _made(stage: StageKind, folder: Folder) -> StageSeen:
 def sampled_parts(recipe: Recipe, stage: StageKind, trial: Trial) -> Iterator[FeedPart]:
     """The stage's parts and replays as samples, as often repeated as it takes."""
     for part in planned(recipe, stage, trial).parts:
-        owner, _, title = part.name.removeprefix("replay:").partition(".")
-        replayed = part.name.startswith("replay:")
-        shard = trial.parts[(owner, title) if replayed else (stage.name, part.name)].shard
-        yield FeedPart(part.name, shard, part.share_asked, max_repeats=1e9)
+        owner, title = _owner(part.name, stage)
+        shard = trial.parts[owner, title].shard
+        yield _feed_part(part, shard, owner, recipe, stage)
+
+
+def _owner(name: str, stage: StageKind) -> tuple[str, str]:
+    """The stage that made a part's data, and what it calls them."""
+    if not name.startswith("replay:"):
+        return stage.name, name
+    owner, _, title = name.removeprefix("replay:").partition(".")
+    return owner, title
+
+
+def _feed_part(
+    part: PartSeen, shard: Shard, owner: str, recipe: Recipe, stage: StageKind
+) -> FeedPart:
+    kind = next(below.kind for below in recipe.stages if below.name == owner)
+    train = train_of(stage)
+    return laid_out(part.name, shard, part.share_asked, kind=kind, train=train, max_repeats=1e9)
 
 
 def _trained_parts(
-    run: Path, folder: Folder, stage: StageKind, template: Template
+    run: Path, folder: Folder, stage: StageKind, recipe: Recipe, template: Template
 ) -> list[FeedPart]:
     """The shards that the stage was trained on, with the shares it asked for."""
     parts = []
     for seen in _made(stage, folder).parts:
-        place, title = folder.path, seen.name
-        if title.startswith("replay:"):
-            owner, _, title = title.removeprefix("replay:").partition(".")
+        place = folder.path
+        owner, title = _owner(seen.name, stage)
+        if owner != stage.name:
             at = folder.record.get("asked", {}).get("parents", {}).get(owner)
             found = run / at if at else latest(run, owner)
             if found is None:
                 raise StoreError(f"{run}: {owner}, which {stage.name} replays, is not there")
             place = found
         shard = Shard.open(place / "data" / f"{title}.train.shard", template.tokenizer.sha256)
-        parts.append(FeedPart(seen.name, shard, seen.share_asked, max_repeats=1e9))
+        parts.append(_feed_part(seen, shard, owner, recipe, stage))
     return parts
 
 
@@ -255,14 +336,12 @@ def _batch(
     parts: Sequence[FeedPart],
     recipe: Recipe,
     template: Template,
-    *,
-    most: int | None = None,
+    tokens: int,
 ) -> BatchSeen:
     """The first rows of the stage."""
-    tokens = trained_tokens(stage)
     feed = Feed(
         parts,
-        tokens=max(1, min(tokens, most or tokens)),
+        tokens=max(1, tokens),
         row_length=recipe.model.sequence_length + 1,
         pad_id=template.pad_id,
         seed=recipe.seed,

@@ -7,7 +7,7 @@ of the source the sample was; a source that is read to its end within the time i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from matura.data.build import build, divided_by_content, held_out
 from matura.data.source import Source
 from matura.data.split import content_key, split_of
 from matura.ladder.recipe import Recipe
+from matura.stages.horizon import weights_of
 from matura.stages.parts import Part
 from matura.text.shards import Shard
 from matura.text.template import Template
@@ -57,6 +58,8 @@ class Tried:
     bytes: int
     """Of the whole source's text."""
     exact: bool
+    counted: Mapping[str, Any]
+    """What `build` counted of the sample."""
 
 
 @dataclass
@@ -104,9 +107,10 @@ def try_out(recipe: Recipe, folder: Path) -> Trial:
     tokenizer, seconds = _tokenizer(recipe, seen)
     trial = Trial(Template(tokenizer), seconds)
     for stage in recipe.stages:
+        template = trial.template.weighing(weights_of(stage))
         for part in stage.mixture:
             place = folder / stage.name
-            trial.parts[stage.name, part.title] = _tried(part, recipe, trial, place, seen)
+            trial.parts[stage.name, part.title] = _tried(part, recipe, template, place, seen)
     return trial
 
 
@@ -156,8 +160,10 @@ def _first(texts: Sequence[str], chars: int) -> Iterator[str]:
         chars -= len(text)
 
 
-def _tried(part: Part, recipe: Recipe, trial: Trial, folder: Path, seen: dict[str, _Read]) -> Tried:
-    source, codec = part.source, trial.template.tokenizer
+def _tried(
+    part: Part, recipe: Recipe, template: Template, folder: Path, seen: dict[str, _Read]
+) -> Tried:
+    source, codec = part.source, template.tokenizer
     reading, whole, scale = 0.0, 1.0, 1.0
     size = 0
     sample: Any = source
@@ -179,7 +185,7 @@ def _tried(part: Part, recipe: Recipe, trial: Trial, folder: Path, seen: dict[st
     built = build(
         sample,
         name=part.title,
-        template=trial.template,
+        template=template,
         folder=folder,
         seed=recipe.seed,
         stage=folder.name,
@@ -197,6 +203,7 @@ def _tried(part: Part, recipe: Recipe, trial: Trial, folder: Path, seen: dict[st
         seconds=reading + took * scale * whole,
         bytes=size,
         exact=scale == whole == 1.0,
+        counted=built.as_dict(),
     )
 
 
@@ -237,7 +244,8 @@ def _read(
         if time.monotonic() - began > READ_S:
             ended = False
             break
-    if not items:
+    tokenless = codec is None and not divided_by_content(source)  # type: ignore[arg-type]
+    if not items and not tokenless:  # token runs are nothing that a tokenizer could learn from
         raise DataError(f"{stage}: the source {source.kind!r} yielded nothing")  # type: ignore[attr-defined]
     took, size = time.monotonic() - began, _size(items)
     whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, size))

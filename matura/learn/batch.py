@@ -6,11 +6,14 @@ Axes: B rows, L = T + 1 tokens of a row (T inputs and T targets, shifted by one)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Positions = Literal["segment", "row"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,17 @@ class Batch:
     weights_BL: Tensor
     segments_BL: Tensor
     name: str = ""
+    positions: Positions = "segment"
+    """Where positions start from 0: in each segment, or in the row alone."""
 
     @classmethod
     def of(
-        cls, ids: np.ndarray, weights: np.ndarray, segments: np.ndarray, name: str = ""
+        cls,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        segments: np.ndarray,
+        name: str = "",
+        positions: Positions = "segment",
     ) -> Batch:
         """A batch from the arrays of packed rows (segment 0 is padding)."""
         return cls(
@@ -32,15 +42,16 @@ class Batch:
             torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)),
             torch.from_numpy(np.ascontiguousarray(segments, dtype=np.int64)),
             name,
+            positions,
         )
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        return Batch(
-            self.ids_BL.to(device),
-            self.weights_BL.to(device),
-            self.segments_BL.to(device),
-            self.name,
+        return replace(
+            self,
+            ids_BL=self.ids_BL.to(device),
+            weights_BL=self.weights_BL.to(device),
+            segments_BL=self.segments_BL.to(device),
         )
 
     @property
@@ -67,9 +78,12 @@ class Batch:
 
     @property
     def positions_BT(self) -> Tensor:
-        """Positions that restart at 0 in each segment."""
+        """Each input's position; within a segment, attention sees no difference but in rounding,
+        since rotary positions are relative."""
         segments = self.segments_BT
         places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+        if self.positions == "row":
+            return places
         starts = torch.zeros_like(segments)
         starts[:, 1:] = torch.where(segments[:, 1:] != segments[:, :-1], places[:, 1:], 0)
         return places - starts.cummax(dim=1).values
@@ -78,4 +92,9 @@ class Batch:
         """Micro-batches of at most `rows` rows."""
         for start in range(0, len(self.ids_BL), rows):
             cut = slice(start, start + rows)
-            yield Batch(self.ids_BL[cut], self.weights_BL[cut], self.segments_BL[cut], self.name)
+            yield replace(
+                self,
+                ids_BL=self.ids_BL[cut],
+                weights_BL=self.weights_BL[cut],
+                segments_BL=self.segments_BL[cut],
+            )

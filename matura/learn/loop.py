@@ -8,7 +8,7 @@ stood: the loss of every later step is bit-equal on CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,11 @@ from matura.core.ledger import Ledger
 from matura.core.store import Checkpoints
 from matura.learn import checkpoint
 from matura.learn.batch import Batch
+from matura.learn.gold import Gold
 from matura.learn.optim import Optimizer, update_ratio
+from matura.learn.redlines import RedLines, Untouched
 from matura.learn.schedule import Schedule
+from matura.learn.sight import check_sight
 from matura.learn.step import Stepper
 from matura.learn.watch import Watch
 from matura.models.decoder import Decoder
@@ -41,6 +44,9 @@ class Evaluation:
     losses: dict[str, float]
     exam: float | None = None
     notes: dict[str, float] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
+    """What is wrong with how the model answers, by red line: one that the next evaluation has too
+    stops the run."""
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -65,6 +71,8 @@ class Settings:
     """Steps after which to evaluate; the last one is always among them."""
     checkpoint_every_s: float
     micro_rows: int | None = None
+    patience: int | None = None
+    """Evaluations in a row without a new best after which a run ends early."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class Fitted:
     best_step: int
     best: Evaluation
     last: Evaluation
+    gold: Mapping[str, Any] = field(default_factory=dict)
+    """Why each evaluated step was taken or not."""
 
 
 @dataclass
@@ -84,10 +94,15 @@ class _Run:
     model: Decoder
     optimizer: Optimizer
     watch: Watch
+    gold: Gold
+    lines: RedLines
+    untouched: Untouched = field(default_factory=Untouched)
     step: int = 0
     best_step: int = -1
     best: Evaluation | None = None
     last: Evaluation | None = None
+    waited: int = 0
+    """Evaluations since the best one."""
     whole: bool = True
     """False from an update's first write until the step, and an evaluation due, are accounted for:
     what is saved in between could not be resumed exactly."""
@@ -99,6 +114,9 @@ class _Run:
             "best_step": self.best_step,
             "best": _spell(self.best),
             "last": _spell(self.last),
+            "waited": self.waited,
+            "gold": self.gold.state(),
+            "redlines": self.lines.state(),
         }
 
     def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
@@ -124,6 +142,9 @@ class _Run:
             self.watch.restore(rest["watch"])
             self.best_step = int(rest["best_step"])
             self.best, self.last = _read(rest["best"]), _read(rest["last"])
+            self.waited = int(rest["waited"])
+            self.gold.restore(rest["gold"])
+            self.lines.restore(rest["redlines"])
         except (KeyError, TypeError) as problem:
             raise StoreError(f"{newest.folder.path}: the state lacks {problem}") from problem
         ledger.rewind(self.step - 1)
@@ -139,9 +160,14 @@ def fit(
     evaluate: Callable[[int], Evaluation],
     checkpoints: Checkpoints,
     ledger: Ledger,
+    gold: Gold | None = None,
+    lines: RedLines | None = None,
+    begin: Callable[[], Mapping[str, float]] | None = None,
 ) -> Fitted:
     """Trains the stepper's model and leaves the best weights in it; goes on from the newest
     checkpoint.
+
+    `begin` measures, before the first step, what the sources cost that must not be forgotten.
 
     Raises:
         RedLine: something went wrong that must stop it; nothing bad was saved.
@@ -159,16 +185,21 @@ def fit(
             muon_dtype=stepper.compute.dtype,  # bf16 products are slow where they are emulated
         ),
         Watch(model.config.vocab_size, scratch),
+        gold or Gold(),
+        lines or RedLines(model.config.vocab_size),
     )
     run.resume(checkpoints, ledger)
     saved_s = time.monotonic()
     try:
-        while run.step < settings.steps:
+        if run.gold.start is None:
+            run.gold.begin({} if begin is None else begin())
+            run.lines.begin(model, run.gold.start or {})
+        while run.step < settings.steps and not _tired(run, settings):
             _step(run, stepper, batches(run.step), settings, ledger)
             if run.step in settings.evaluate_at or run.step == settings.steps:
                 _evaluate(run, evaluate, ledger)
             run.whole = True
-            wanted = run.step in (run.best_step, settings.steps)
+            wanted = run.step in (run.best_step, settings.steps) or _tired(run, settings)
             if wanted or time.monotonic() - saved_s > settings.checkpoint_every_s:
                 run.save(checkpoints, ledger)
                 saved_s = time.monotonic()
@@ -178,11 +209,16 @@ def fit(
         raise
     finally:
         ledger.clear()
+    if run.step < settings.steps:
+        ledger.say(
+            f"{ledger.stage}: ends early, after step {run.step} of {settings.steps}: "
+            f"{run.waited} evaluations without a better one than at step {run.best_step}"
+        )
     if run.best is None or run.last is None:
         raise StoreError(f"{checkpoints.folder}: the run ended without an evaluation")
     if run.best_step != run.step:
         checkpoint.read_weights(checkpoints.at(run.best_step) / checkpoint.WEIGHTS, model)
-    return Fitted(run.step, run.best_step, run.best, run.last)
+    return Fitted(run.step, run.best_step, run.best, run.last, run.gold.report())
 
 
 def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: Ledger) -> None:
@@ -191,14 +227,19 @@ def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger:
     batch = batch.to(run.model.device)
     weight = float(batch.target_weights_BT.abs().sum())
     run.watch.batch(run.step, batch.name, weight)
-    total = stepper.gradients(batch, weight, micro_rows=settings.micro_rows)
+    if run.step == 0:
+        check_sight(stepper, batch, settings.micro_rows)
+    run.untouched.before(run.step, run.model)
+    total = stepper.gradients(batch, weight, micro_rows=settings.micro_rows, step=run.step)
     grad_norm = run.optimizer.clip(settings.clip)
     run.watch.loss(run.step, batch.name, total / weight, grad_norm)
     factor = settings.schedule.factor(run.step * settings.tokens_per_step)
+    run.lines.step(run.step, batch.name, total / weight, factor)
     watched = run.step < CLOSELY or run.step % NOW_AND_THEN == 0
     before = [p.detach().clone() for p in run.model.parameters()] if watched else []
     run.whole = False
     run.optimizer.step(factor)
+    run.untouched.after(run.model)
     values = {"loss": total / weight, "grad_norm": grad_norm, "rate": factor}
     if watched:
         values["update"] = update_ratio(before, [p.detach() for p in run.model.parameters()])
@@ -218,13 +259,22 @@ def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger:
     run.step = done
 
 
+def _tired(run: _Run, settings: Settings) -> bool:
+    """Whether the best evaluation is too long ago to go on."""
+    return settings.patience is not None and run.waited >= settings.patience
+
+
 def _evaluate(run: _Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) -> None:
     """Measures the model, without touching anything training depends on, and remembers the best."""
     ledger.clear()
     found = evaluate(run.step)
+    before = {} if run.last is None else run.last.flags
+    run.lines.evaluation(run.step, run.model, found.losses, found.flags, before)
     run.last = found
-    if run.best is None or found.rank > run.best.rank:
-        run.best, run.best_step = found, run.step
+    run.waited += 1
+    best = None if run.best is None else run.best.rank
+    if run.gold.takes(run.step, found.losses, found.exam, found.rank, best):
+        run.best, run.best_step, run.waited = found, run.step, 0
     values = {f"validation/{name}": loss for name, loss in found.losses.items()}
     values |= {f"exam/{name}": value for name, value in found.notes.items()}
     if found.exam is not None:
@@ -234,18 +284,28 @@ def _evaluate(run: _Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) 
         f"{ledger.stage}: step {run.step}: "
         + ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     )
+    verdict = run.gold.seen[-1]
+    if verdict["verdict"] == "refused" or "no step keeps" in verdict["why"]:
+        ledger.say(f"{ledger.stage}: step {run.step} is not gold: {verdict['why']}")
+    for name, evidence in found.flags.items():
+        ledger.say(f"{ledger.stage}: step {run.step}: red line if it stays: {name}: {evidence}")
 
 
 def _spell(evaluation: Evaluation | None) -> dict[str, Any] | None:
     if evaluation is None:
         return None
-    return {"losses": evaluation.losses, "exam": evaluation.exam, "notes": evaluation.notes}
+    return {
+        "losses": evaluation.losses,
+        "exam": evaluation.exam,
+        "notes": evaluation.notes,
+        "flags": evaluation.flags,
+    }
 
 
 def _read(spelled: dict[str, Any] | None) -> Evaluation | None:
     if spelled is None:
         return None
-    return Evaluation(spelled["losses"], spelled["exam"], spelled["notes"])
+    return Evaluation(spelled["losses"], spelled["exam"], spelled["notes"], spelled["flags"])
 
 
 def seeded(seed: int) -> torch.Generator:

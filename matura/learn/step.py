@@ -11,6 +11,7 @@ from torch import Tensor
 
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute
+from matura.learn.noise import Noise
 from matura.learn.objective import Loss, Objective
 from matura.models.attending import Attend, attend_fused, attend_written
 from matura.models.decoder import Decoder, unseen
@@ -40,27 +41,36 @@ def _compiled() -> Callable[..., Tensor]:
 class Stepper:
     """Computes losses and gradients of one model the way `compute` says."""
 
-    def __init__(self, model: Decoder, objective: Objective, compute: Compute) -> None:
+    def __init__(
+        self, model: Decoder, objective: Objective, compute: Compute, noise: Noise | None = None
+    ) -> None:
         self.model, self.objective, self.compute = model, objective, compute
+        self.noise = noise
         model.compute_dtype = compute.dtype
         self._run = _compiled() if compute.compiled else total_loss
         self._attend = attend_written if compute.compiled else attend_fused
 
-    def gradients(self, batch: Batch, divisor: float, *, micro_rows: int | None = None) -> float:
+    def gradients(
+        self, batch: Batch, divisor: float, *, micro_rows: int | None = None, step: int = 0
+    ) -> float:
         """Adds the gradient of total / `divisor` to `.grad`; returns the total.
 
         `divisor` is the step's whole weight, so any cut into micro-batches gives the same gradient.
+        `step` names the noise, if there is any.
         """
-        totals = 0.0
+        totals, rows = 0.0, 0
         for part in batch.split(micro_rows or len(batch.ids_BL)):
-            total = self._total(part)
+            total = self._total(part, step, rows)
             (total / divisor).backward()  # type: ignore[no-untyped-call]
             totals += float(total.detach())
+            rows += len(part.ids_BL)
         return totals
 
-    def _total(self, batch: Batch) -> Tensor:
+    def _total(self, batch: Batch, step: int, first_row: int) -> Tensor:
         model = self.model
         x = model.model.embed_tokens(batch.inputs_BT).to(model.compute_dtype)
+        if self.noise is not None:
+            x = self.noise.added(x, step, first_row)
         return self._run(
             model,
             self.objective,
@@ -73,8 +83,8 @@ class Stepper:
         )
 
     def measure(self, batch: Batch) -> Loss:
-        """The loss without gradients, never compiled: evaluating must not change what training
-        runs."""
+        """The loss without gradients or noise, never compiled: evaluating must not change what
+        training runs."""
         with torch.no_grad():
             logits = self.model(
                 batch.inputs_BT, positions_BT=batch.positions_BT, segments_BT=batch.segments_BT

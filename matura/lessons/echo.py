@@ -6,8 +6,8 @@ In a contrast group one payload is asked for both ways, so that only the instruc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -172,6 +172,9 @@ REFUSED: dict[Language, str] = {"en": "Okay.", "de": "Gut."}
 
 class Echo(Lesson):
     """Repeat what the user says; do not, when it is only asked about or forbidden."""
+
+    presets: ClassVar[Mapping[str, int]] = {"beta": 2_500, "gamma": 3_500}
+    """Beta is meant with `gibberish: exclude`, gamma with `only`."""
 
     kind: Literal["echo"] = "echo"
     gibberish: Gibberish = "exclude"

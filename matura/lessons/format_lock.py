@@ -9,8 +9,8 @@ to be copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -89,19 +89,24 @@ _SUMS = Grammar(
     },
 )
 _WRITTEN = ("{a}+{b}", "{a} + {b}", "{a} plus {b}", "the sum of {a} and {b}")
-_SUMS_UP_TO = 50
+_SUMS_UP_TO: dict[str, int] = {"include": 50, "only": 50, "minimal": 10}
+_SUMS_SHARE: dict[str, float] = {"include": 0.15, "exclude": 0.0, "only": 1.0, "minimal": 0.05}
 
 
 class FormatLock(Lesson):
     """Say exactly what is asked for and stop."""
 
+    presets: ClassVar[Mapping[str, int]] = {"run1": 500, "alpha": 1_000, "3a2": 11_000}
+    """Run1 and alpha are meant with `mode: minimal` and `math: exclude`, 3a2 with `mode: full` and
+    `math: include`."""
+
     kind: Literal["format_lock"] = "format_lock"
-    size: Literal["minimal", "full"] = "minimal"
+    mode: Literal["minimal", "full"] = "minimal"
     """`minimal`: greetings, yes and no, days, numbers to 20, opposites, colours. `full` adds
     general knowledge."""
-    math: Literal["include", "exclude", "only"] = "exclude"
-    """Whether sums of numbers up to 50 are answered by heart; a lesson with a calculator
-    contradicts that."""
+    math: Literal["include", "exclude", "only", "minimal"] = "exclude"
+    """Whether sums of numbers up to 50 are answered by heart (`minimal`: a few, up to 10); a lesson
+    with a calculator contradicts that."""
     gibberish: Gibberish = "include"
     facts: float = Field(default=0.1, ge=0.0, le=0.9)
     """Share of questions with fixed answers in training."""
@@ -109,12 +114,14 @@ class FormatLock(Lesson):
 
     def items(self, given: Given) -> Iterator[Conversation]:
         """Sayings without end; in training, questions with fixed answers among them."""
-        known = MINIMAL + (FULL if self.size == "full" else ())
+        known = MINIMAL + (FULL if self.mode == "full" else ())
         sayings = unrepeated((item,) for item in self._sayings(given))
         while True:
             if given.split == "train":
-                if self.math == "only" or (self.math == "include" and given.rng.random() < 0.15):
-                    yield _sum(given.rng)
+                share = _SUMS_SHARE[self.math]
+                # nothing is drawn at 0, nor at 1: the items of earlier runs stay as they were
+                if share == 1 or (share > 0 and given.rng.random() < share):
+                    yield _sum(given.rng, _SUMS_UP_TO[self.math])
                     continue
                 if given.rng.random() < self.facts:
                     yield _fact(given.rng.choice(known), given.rng)
@@ -152,10 +159,10 @@ def _fact(fact: Fact, rng: Rng) -> Conversation:
     )
 
 
-def _sum(rng: Rng) -> Conversation:
-    a, b = rng.randint(0, _SUMS_UP_TO), rng.randint(0, _SUMS_UP_TO)
+def _sum(rng: Rng, up_to: int) -> Conversation:
+    a, b = rng.randint(0, up_to), rng.randint(0, up_to)
     while Sum(a, "+", b).split != "train":
-        a, b = rng.randint(0, _SUMS_UP_TO), rng.randint(0, _SUMS_UP_TO)
+        a, b = rng.randint(0, up_to), rng.randint(0, up_to)
     template = _SUMS.draw(rng, "train").about(rng.choice(_WRITTEN))
     return conversation(
         template.format(a=a, b=b),

@@ -11,18 +11,39 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from matura import lessons
-from matura.core.leaves import leaves
+from matura.core.leaves import did_you_mean, leaves
 from matura.core.record import Frozen
 from matura.core.types import Conversation, Given, Message, TextCodec
+from matura.lessons.blacklist import Blacklist
 
-NOT_LESSONS = ("facts", "lesson", "phrasing", "words")
+NOT_LESSONS = (
+    "blacklist",
+    "facts",
+    "lands",
+    "lesson",
+    "passages",
+    "persona",
+    "phrasing",
+    "records",
+    "relations",
+    "rules",
+    "signatures",
+    "steps",
+    "telling",
+    "tool_chains",
+    "tool_requests",
+    "tool_scenes",
+    "tool_steps",
+    "words",
+)
 """Files of this folder that define no lesson."""
 
 _LEAST_VALIDATION = 64
@@ -50,6 +71,9 @@ class Diversity:
     by_language: Mapping[str, int]
     with_colon: float
     """Share of wordings with a colon: near 0 or 1 teaches the colon instead of the task."""
+    by_bucket: Mapping[str, int]
+    held_back: int
+    """Items not made because of the file in `never`."""
 
 
 class Lesson(Frozen):
@@ -61,10 +85,39 @@ class Lesson(Frozen):
     splits_itself: ClassVar[bool] = True
     """As in `data.source`: each split is asked for in turn, through `given.split`."""
 
+    presets: ClassVar[Mapping[str, int]] = {}
+    """Sizes with a name, in training conversations: those that the lesson was first described
+    with."""
+
+    by_heart: ClassVar[bool] = False
+    """Whether what it teaches is to be remembered: then exams ask for the same payloads, and only
+    wordings (in validation: pairs of payload and wording) keep the splits apart."""
+
+    size: str | None = None
+    """The name of a preset, which sets `max_examples`."""
     max_examples: PositiveInt = 20_000
     """How many training conversations; each has a payload drawn afresh."""
+    never: Path | None = None
+    """A file of payloads that are never made, one a line: a test set of your own. JSON rows with
+    `payload`, `prompt` or `messages` will do, and so will what `matura lesson KIND --json`
+    prints."""
     german: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of wordings in German."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, value: Any) -> Any:
+        """Fills in `max_examples`, so that all who count a lesson read one field."""
+        if not isinstance(value, dict) or value.get("size") is None:
+            return value
+        size = value["size"]
+        if size not in cls.presets:
+            hint = did_you_mean(str(size), cls.presets) if cls.presets else "; it has none"
+            raise ValueError(f"size {size!r} is no preset of this lesson{hint}")
+        count = cls.presets[size]
+        if value.get("max_examples", count) != count:
+            raise ValueError(f"size {size!r} is {count} examples; leave max_examples out")
+        return {**value, "max_examples": count}
 
     @abstractmethod
     def items(self, given: Given) -> Iterator[Conversation]:
@@ -73,15 +126,25 @@ class Lesson(Frozen):
 
     def read(self, given: Given) -> Iterator[Conversation]:
         """`max_examples` conversations; a twentieth of that, at least 64, for validation and
-        exam."""
+        exam.
+
+        Raises:
+            DataError: the file in `never` cannot be used, or leaves nothing to make.
+        """
+        return self._read(given, Blacklist.load(self.never) if self.never else None)
+
+    def _read(self, given: Given, never: Blacklist | None) -> Iterator[Conversation]:
         count = self.max_examples
         if given.split != "train":
             count = min(count, max(_LEAST_VALIDATION, count // 20))
-        return islice(self.items(given), count)
+        items = self.items(given)
+        return islice(never.kept(items) if never else items, count)
 
     def diversity(self, given: Given) -> Diversity:
         """What `read(given)` is like; it uses up `given.rng`."""
-        return diversity(self.read(given), given.tokenizer)
+        never = Blacklist.load(self.never) if self.never else None
+        found = diversity(self._read(given, never), given.tokenizer)
+        return replace(found, held_back=never.held_back) if never else found
 
 
 def kinds() -> dict[str, type[Lesson]]:
@@ -100,9 +163,13 @@ def conversation(
     expected: str,
     bucket: str = "",
     extra: Mapping[str, str] | None = None,
+    system: str = "",
 ) -> Conversation:
-    """One question and its answer, with all that a split or an exam must know about it."""
+    """One question and its answer, with all that a split or an exam must know about it; a system
+    message before them if there is one."""
     messages = (Message("user", question), *(answer or (Message("assistant", expected),)))
+    if system:
+        messages = (Message("system", system), *messages)
     meta = {
         "operator": operator,
         "payload": payload,
@@ -111,7 +178,8 @@ def conversation(
         "bucket": bucket or operator,
         "expected": expected,
     }
-    return Conversation(messages, id=f"{operator}:{question}", meta=meta | dict(extra or {}))
+    asked = f"{system}\n{question}" if system else question
+    return Conversation(messages, id=f"{operator}:{asked}", meta=meta | dict(extra or {}))
 
 
 def unrepeated(groups: Iterable[tuple[Conversation, ...]]) -> Iterator[Conversation]:
@@ -141,6 +209,7 @@ def diversity(conversations: Iterable[Conversation], tokenizer: TextCodec | None
     answers: Counter[str] = Counter()
     operators: Counter[str] = Counter()
     languages: Counter[str] = Counter()
+    buckets: Counter[str] = Counter()
     payloads: set[str] = set()
     templates: set[str] = set()
     lengths: list[int] = []
@@ -149,6 +218,7 @@ def diversity(conversations: Iterable[Conversation], tokenizer: TextCodec | None
         answers[item.meta["expected"]] += 1
         operators[item.meta["operator"]] += 1
         languages[item.meta["language"]] += 1
+        buckets[item.meta["bucket"]] += 1
         payloads.add(item.meta["payload"])
         templates.add(item.meta["template"])
         colons += ":" in item.meta["template"]
@@ -166,4 +236,6 @@ def diversity(conversations: Iterable[Conversation], tokenizer: TextCodec | None
         by_operator=dict(operators),
         by_language=dict(languages),
         with_colon=colons / examples if examples else 0.0,
+        by_bucket=dict(buckets),
+        held_back=0,
     )

@@ -6,11 +6,12 @@ becomes of it. Payloads have 1 to 4 words, each count equally often.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
+from matura.core.errors import RecipeError
 from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import BARE, BARE_FIRST, DELIMITERS, Grammar
@@ -180,6 +181,75 @@ GRAMMARS: dict[str, dict[Language, Grammar]] = {
 }
 
 
+def _rearranged(grammar: Grammar, patterns: Sequence[str]) -> Grammar:
+    """Training's own parts in other patterns, payloads marked where nothing else ends them."""
+    return Grammar(grammar.language, patterns, {"marked": DELIMITERS, **grammar.slots})
+
+
+NOVEL: dict[str, dict[Language, Grammar]] = {
+    "COPY": {
+        "en": _rearranged(
+            _COPY_EN,
+            [
+                "<manner>, <polite><verb> <object>: <quoted>",
+                "<quoted>\n\n<polite><verb> <object>, <manner>",
+                "<object>: <quoted> - <polite><verb> <pointer>",
+                "<polite><verb> <marked>, <manner>",
+                "<polite><verb> <pointer>, <manner>:\n\n<quoted>",
+            ],
+        ),
+        "de": _rearranged(
+            _COPY_DE,
+            [
+                "<quoted>\n\n<polite><verb> <object>",
+                "<object>: <quoted> - <polite><verb> <pointer>",
+                "<polite><verb> <pointer>:\n\n<quoted>",
+            ],
+        ),
+    },
+    "WRAP": {
+        "en": _rearranged(
+            _WRAP_EN,
+            [
+                "in <brackets>, <polite>put <object>: <quoted>",
+                "<quoted>\n\n<polite>put <pointer> in <brackets>",
+                "<object>: <quoted> - <polite>put <pointer> in <brackets>",
+                "around <object><gap><quoted> - <polite>put <brackets>",
+                "<polite><verb> <marked> in <brackets>",
+            ],
+        ),
+        "de": _rearranged(
+            _WRAP_DE,
+            [
+                "<quoted>\n\n<polite><verb> <object>",
+                "in <brackets> <polite>setze <object>: <quoted>",
+                "<object>: <quoted> - <polite><verb> <pointer>",
+            ],
+        ),
+    },
+    "EXTRACT": {
+        "en": _rearranged(
+            _EXTRACT_EN,
+            [
+                "<who> <does> <marked> <tail>\n\n<polite><verb> <part>",
+                "<part><from><who> <does> <marked> <tail> - <polite><verb> it",
+                "<polite><verb> <part><from><tail>, <who> <does> <marked>",
+                "<tail>, <who> <does> <marked> - <polite><verb> <part>",
+            ],
+        ),
+        "de": _rearranged(
+            _EXTRACT_DE,
+            [
+                "<who> <does> <marked> <tail>\n\n<polite><verb> <part>",
+                "<part><from><who> <does> <marked> - <polite><verb> das",
+            ],
+        ),
+    },
+}
+"""Patterns that training never composes, of parts that it does: whoever learnt the patterns by
+heart fails here."""
+
+
 class Operators(Lesson):
     """Three things to do with a text, told apart by the instruction alone."""
 
@@ -187,26 +257,45 @@ class Operators(Lesson):
     gibberish: Gibberish = "include"
     max_words: int = Field(default=4, ge=1, le=8)
     """Payloads have 1 to this many words, each equally often."""
+    patterns: Literal["usual", "novel"] = "usual"
+    """`novel` words an exam in patterns that training never has; it is refused in training."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
-        """One payload after the other, each under all three operators; word counts in turn."""
+        """One payload after the other, each under all three operators; word counts in turn.
+
+        Raises:
+            RecipeError: novel patterns are asked for in training.
+        """
+        if self.patterns == "novel" and given.split == "train":
+            raise RecipeError("operators: patterns that are trained on are not novel any more")
         return unrepeated(self._groups(given))
 
     def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
         words = Words.of(given.split, self.gibberish, given.tokenizer)
+        # validation, by which checkpoints are chosen, keeps to training's wordings
+        novel = self.patterns == "novel" and given.split == "exam"
+        grammars = NOVEL if novel else GRAMMARS
         group = 0
         while True:
             count = 1 + group % self.max_words
             group += 1
             language: Language = "de" if given.rng.random() < self.german else "en"
             payload = words.payload(given.rng, count, language)
-            yield tuple(_item(given, operator, payload, count, language) for operator in OPERATORS)
+            yield tuple(
+                _item(given, operator, grammars[operator], payload, count, language)
+                for operator in OPERATORS
+            )
 
 
 def _item(
-    given: Given, operator: str, payload: str, count: int, language: Language
+    given: Given,
+    operator: str,
+    grammars: Mapping[Language, Grammar],
+    payload: str,
+    count: int,
+    language: Language,
 ) -> Conversation:
-    phrasing = GRAMMARS[operator][language].draw(given.rng, given.split)
+    phrasing = grammars[language].draw(given.rng, given.split)
     return conversation(
         phrasing.about(payload),
         operator=operator,

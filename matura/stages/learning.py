@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,30 +11,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matura.core.disk import replace_atomically
-from matura.core.errors import DataError, StoreError
+from matura.core.errors import StoreError
 from matura.core.rng import stream_seed
 from matura.core.store import Checkpoints
 from matura.data.build import build
-from matura.data.mixture import Feed, Part, once
+from matura.data.mixture import Feed, Part
+from matura.stages.evaluating import Evaluating, prompts_for_record
+from matura.stages.horizon import (
+    exposures,
+    flops_so_far,
+    laid_out,
+    often,
+    plan_fit,
+    resolved,
+    weights_of,
+)
 from matura.stages.loading import held_out_documents
 from matura.stages.parts import Train
+from matura.stages.prompts import load as load_prompts
+from matura.stages.redlines import check_data, check_tokenizer, unigram_nats
 from matura.stages.stage import Context, Made, StageKind
-from matura.text.pack import Policy
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from matura.learn.batch import Batch
-    from matura.learn.loop import Evaluation
-    from matura.learn.step import Stepper
+    from matura.learn.batch import Batch, Positions
     from matura.models.decoder import Decoder
 
 BUILT = "built.json"
 """Counts of the data in `data/`; written last, so that it tells whole data from half-made."""
-VALIDATION_ROWS = 32
-"""Rows per source that validation reads: 8,000 tokens, under a second, and steady enough to
-rank."""
 
 
 @dataclass(frozen=True)
@@ -58,41 +63,97 @@ def learn(
 ) -> Made:
     """Trains a stage's model in `work`, going on from whatever is there already."""
     from matura.learn.compute import choose, keep_freed_memory
+    from matura.learn.gold import Gold
     from matura.learn.loop import fit
+    from matura.learn.noise import Noise
     from matura.learn.objectives.next_token import NextToken
+    from matura.learn.redlines import RedLines
     from matura.learn.step import Stepper
-    from matura.models import hf
 
     template = Template(Tokenizer.load(parents["tokenizer"] / "model"))
-    data = gather(stage, work, parents, context, template)
-    row_length = context.model.sequence_length + 1
-    feed = Feed(
+    prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
+    data = gather(stage, train, work, parents, context, template)
+    own = data.parts[: len(stage.mixture)]
+    check_data(stage.name, template, own)
+    tokens = resolved(stage.name, train, own, context.model.sequence_length + 1)
+    feed = _feed(stage, data, tokens, template, context)
+    report = feed.report()
+    _tell(stage, context, data, report)
+    keep_freed_memory()
+    model, notes = _start(stage.name, context, parents, template, weigh_tags=weigh_tags)
+    compute = choose(flops_so_far(tokens, context, model))
+    model.to(compute.device)
+    context.ledger.say(f"{stage.name}: training on {compute}")
+    noise = Noise(train.neftune, context.seed, stage.name) if train.neftune else None
+    stepper = Stepper(model, NextToken(), compute, noise)
+    rows = max(1, train.batch_tokens // context.model.sequence_length)
+    settings = plan_fit(train, len(feed), rows, context.model.sequence_length, stage=stage.name)
+    look = Evaluating(
+        stage,
+        stepper,
+        template,
+        context,
+        work,
+        data.validation,
+        prompts=prompts,
+        seen_a_step=_seen_a_step(data, report, settings.steps),
+    )
+    fitted = fit(
+        stepper,
+        _batches(feed, rows, train.positions),
+        settings,
+        scratch=context.start is None,
+        evaluate=look.evaluate,
+        checkpoints=Checkpoints(work / "state"),
+        ledger=context.ledger,
+        gold=Gold(stage.gold.mean_rise_at_most, stage.gold.source_rise_at_most),
+        lines=RedLines(model.config.vocab_size, unigram_nats(data.parts)),
+        begin=lambda: look.begin(None if weigh_tags else parents.get(context.start or "")),
+    )
+    extra = notes | prompts_for_record(stage.eval_prompts, prompts)
+    _save(model, template, work)
+    if fitted.steps < settings.steps:
+        report = feed.report(fitted.steps * rows)
+    read = report["tokens"] * fitted.steps * rows / report["rows"]  # padding is not counted
+    return Made(
+        tokens=round(read),
+        shares={name: part["share_got"] for name, part in report["parts"].items()},
+        numbers={
+            "mixture": report,
+            "data": data.counts,
+            "steps": fitted.steps,
+            "best_step": fitted.best_step,
+            "gold": dict(fitted.gold),
+            "validation": fitted.best.losses,
+            "parameters": model.config.parameters,
+            "compute": str(compute),
+            **extra,
+        },
+    )
+
+
+def _feed(stage: StageKind, data: Data, tokens: int, template: Template, context: Context) -> Feed:
+    """The rows of the stage's training."""
+    return Feed(
         data.parts,
-        tokens=train.tokens,
-        row_length=row_length,
+        tokens=tokens,
+        row_length=context.model.sequence_length + 1,
         pad_id=template.pad_id,
         seed=context.seed,
         stage=stage.name,
     )
-    report = feed.report()
-    _tell(stage, context, data, report)
-    keep_freed_memory()
-    model, notes = _start(context, parents, template, weigh_tags=weigh_tags)
-    compute = choose(flops_so_far(train, context, model))
-    model.to(compute.device)
-    context.ledger.say(f"{stage.name}: training on {compute}")
-    stepper = Stepper(model, NextToken(), compute)
-    rows = max(1, train.batch_tokens // context.model.sequence_length)
-    settings = plan_fit(train, len(feed), rows, context.model.sequence_length)
-    fitted = fit(
-        stepper,
-        _batches(feed, rows),
-        settings,
-        scratch=context.start is None,
-        evaluate=_evaluator(stage, stepper, data, template, row_length, context, work),
-        checkpoints=Checkpoints(work / "state"),
-        ledger=context.ledger,
-    )
+
+
+def _seen_a_step(data: Data, report: Mapping[str, Any], steps: int) -> float:
+    """How often the most frequent of the stage's own sources is learnt from in one step."""
+    own = (times for name, times in exposures(report).items() if name in data.counts)
+    return max(own) / steps
+
+
+def _save(model: Decoder, template: Template, work: Path) -> None:
+    """The model and its tokenizer as one Hugging Face folder."""
+    from matura.models import hf
+
     model.to("cpu").eval()
     hf.save(
         model,
@@ -102,59 +163,11 @@ def learn(
         pad_id=template.pad_id,
     )
     template.tokenizer.save(work / "model")
-    shares = {name: part["share_got"] for name, part in report["parts"].items()}
-    numbers = {
-        "mixture": report,
-        "data": data.counts,
-        "steps": fitted.steps,
-        "best_step": fitted.best_step,
-        "validation": fitted.best.losses,
-        "parameters": model.config.parameters,
-        "compute": str(compute),
-        **notes,
-    }
-    return Made(tokens=fitted.steps * rows * (row_length - 1), shares=shares, numbers=numbers)
-
-
-def plan_fit(train: Train, feed_rows: int, batch_rows: int, sequence_length: int) -> Any:
-    """The steps, schedule and evaluations that a stage's settings come to
-    (`learn.loop.Settings`)."""
-    from matura.learn.loop import Settings
-    from matura.learn.schedule import Schedule
-
-    steps = max(1, round(feed_rows / batch_rows))
-    per_step = batch_rows * sequence_length
-    count = min(train.evaluations, steps)
-    return Settings(
-        steps=steps,
-        schedule=Schedule(
-            tokens=steps * per_step,
-            warmup_tokens=train.warmup_tokens,
-            decay_tokens=round(train.decay * steps * per_step),
-        ),
-        tokens_per_step=per_step,
-        learning_rate=train.learning_rate,
-        embedding_learning_rate=train.embedding_learning_rate,
-        matrix_learning_rate=train.matrix_learning_rate,
-        weight_decay=train.weight_decay,
-        clip=train.clip,
-        evaluate_at=frozenset(math.ceil(steps * (i + 1) / count) for i in range(count)),
-        checkpoint_every_s=train.checkpoint_every_s,
-    )
-
-
-def flops_so_far(train: Train, context: Context, model: Decoder) -> float:
-    """Arithmetic of this stage and those below it: whether compiling is earned back in one climb.
-
-    A function of the recipe alone: a resumed stage must compute as the first try did.
-    """
-    earlier = [getattr(stage, "train", None) for stage in context.earlier.values()]
-    tokens = train.tokens + sum(t.tokens for t in earlier if isinstance(t, Train))
-    return 6.0 * model.config.parameters * tokens
 
 
 def gather(
     stage: StageKind,
+    train: Train,
     work: Path,
     parents: Mapping[str, Path],
     context: Context,
@@ -166,15 +179,15 @@ def gather(
         DataError: a source is wrong or yields nothing.
     """
     folder = work / "data"
-    policy: Policy = "split" if stage.kind == "pretrain" else "drop"
     if not (folder / BUILT).exists():
         counts: dict[str, Any] = {}
+        writing = template.weighing(weights_of(stage))
         for part in stage.mixture:
             context.ledger.say(f"{stage.name}: reading {part.title}")
             made = build(
                 part.source,
                 name=part.title,
-                template=template,
+                template=writing,
                 folder=folder,
                 seed=context.seed,
                 stage=stage.name,
@@ -184,11 +197,12 @@ def gather(
     counts = _built(folder)
     own = tokenizer_hash(template)
     parts = [
-        Part(
-            name=part.title,
-            shard=Shard.open(folder / f"{part.title}.train.shard", own),
-            share=part.share,
-            policy=policy,
+        laid_out(
+            part.title,
+            Shard.open(folder / f"{part.title}.train.shard", own),
+            part.share,
+            kind=stage.kind,
+            train=train,
             max_repeats=part.max_repeats,
         )
         for part in stage.mixture
@@ -204,13 +218,13 @@ def gather(
             title = f"replay:{replay.stage}.{name}"
             share = replay.share * entry["share"] / whole
             shard = Shard.open(data / f"{name}.train.shard", own)
-            how: Policy = "split" if context.earlier[replay.stage].kind == "pretrain" else "drop"
             parts.append(
-                Part(
-                    name=title,
-                    shard=shard,
-                    share=share,
-                    policy=how,
+                laid_out(
+                    title,
+                    shard,
+                    share,
+                    kind=context.earlier[replay.stage].kind,
+                    train=train,
                     max_repeats=replay.max_repeats,
                 )
             )
@@ -246,10 +260,17 @@ def _tell(stage: StageKind, context: Context, data: Data, report: Mapping[str, A
     ]
     head = ("part", "share asked", "got", "tokens", "trained", "times seen", "dropped")
     context.ledger.table(f"{stage.name}: mixture", head, rows)
+    for warning in often(exposures(report)):
+        context.ledger.say(f"{stage.name}: mind: {warning}")
 
 
 def _start(
-    context: Context, parents: Mapping[str, Path], template: Template, *, weigh_tags: bool
+    stage: str,
+    context: Context,
+    parents: Mapping[str, Path],
+    template: Template,
+    *,
+    weigh_tags: bool,
 ) -> tuple[Decoder, dict[str, Any]]:
     """The model to train: fresh, or the parent's with its control tags given a meaning."""
     from matura.learn.loop import seeded
@@ -274,6 +295,7 @@ def _start(
         )
         model = Decoder(config).start(seeded(stream_seed(context.seed, "model", "start")))
     else:
+        check_tokenizer(stage, parents[context.start], template)
         model = hf.load(parents[context.start] / "model")
     model.train()
     if not weigh_tags:
@@ -289,7 +311,7 @@ def _start(
     return model, {"tags_weighted": [vars(row) for row in report]}
 
 
-def _batches(feed: Feed, rows: int) -> Callable[[int], Batch]:
+def _batches(feed: Feed, rows: int, positions: Positions) -> Callable[[int], Batch]:
     """Batch k of a run: rows k * `rows` onwards; a pure function of k."""
     from matura.learn.batch import Batch
 
@@ -297,56 +319,9 @@ def _batches(feed: Feed, rows: int) -> Callable[[int], Batch]:
         indexes = (np.arange(rows) + step * rows) % len(feed)
         found = feed.at(indexes)
         name = f"rows {indexes[0]} to {indexes[-1]}"
-        return Batch.of(found.ids_NL, found.weights_NL, found.segments_NL, name)
+        return Batch.of(found.ids_NL, found.weights_NL, found.segments_NL, name, positions)
 
     return batch
-
-
-def _validation_batches(
-    data: Data, row_length: int, pad_id: int, rows: int
-) -> Iterator[tuple[str, Batch]]:
-    """The same rows of each source's validation split at every evaluation."""
-    from matura.learn.batch import Batch
-
-    for name, shard in data.validation.items():
-        feed = once(shard, name=name, row_length=row_length, pad_id=pad_id)
-        found = feed.at(range(min(VALIDATION_ROWS, len(feed))))
-        whole = Batch.of(found.ids_NL, found.weights_NL, found.segments_NL, name)
-        for part in whole.split(rows):
-            yield name, part
-
-
-def _evaluator(
-    stage: StageKind,
-    stepper: Stepper,
-    data: Data,
-    template: Template,
-    row_length: int,
-    context: Context,
-    work: Path,
-) -> Callable[[int], Evaluation]:
-    """Measures validation loss per source, and how the stage's exams would go on items of their
-    own."""
-    from matura.learn.loop import Evaluation
-    from matura.stages.selection import selecting
-
-    batches = list(_validation_batches(data, row_length, template.pad_id, rows=16))
-    select = selecting(stage, stepper.model, template, context.seed, work / "data")
-
-    def evaluate(step: int) -> Evaluation:
-        totals: dict[str, list[float]] = {}
-        for name, batch in batches:
-            loss = stepper.measure(batch)
-            sums = totals.setdefault(name, [0.0, 0.0])
-            sums[0] += float(loss.total)
-            sums[1] += float(loss.weight)
-        losses = {name: total / weight for name, (total, weight) in totals.items() if weight}
-        if not losses:
-            raise DataError(f"{stage.name}: no source has a validation loss")
-        exam, notes = select()
-        return Evaluation(losses=losses, exam=exam, notes=notes)
-
-    return evaluate
 
 
 def held_out_of(folder: Path) -> Sequence[Any]:

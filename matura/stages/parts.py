@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, PositiveInt
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, PositiveInt, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from matura.core.errors import RecipeError
 from matura.core.leaves import leaves
@@ -123,11 +123,18 @@ class ModelSpec(Frozen):
     rope_theta: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)
 
 
+TOKENS = 1_000_000
+"""A stage's horizon where none is given."""
+
+
 class Train(Frozen):
     """How long and how fast a stage learns; lengths in tokens, which do not move with the batch."""
 
-    tokens: PositiveInt = 1_000_000
-    """Tokens seen, pad not counted."""
+    tokens: PositiveInt | None = None
+    """Tokens seen, pad not counted; 1,000,000 if neither this nor `epochs` is given."""
+    epochs: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
+    """Instead of `tokens`: how often the stage's own data are seen on average, replay on top by its
+    share."""
     batch_tokens: PositiveInt = 4096
     """Tokens per step over all micro-batches."""
     learning_rate: float = Field(default=3e-3, gt=0, le=1)
@@ -145,5 +152,65 @@ class Train(Frozen):
     """The gradient's longest norm."""
     evaluations: PositiveInt = 4
     """How often validation loss is measured, spread evenly, the end included."""
+    patience: PositiveInt | None = None
+    """Evaluations in a row without a new best after which it ends early; the whole horizon if
+    absent."""
+    order: Literal["epoch", "random"] = "epoch"
+    """`epoch`: shuffled passes over each source, every example once in each; `random`: examples
+    drawn anew each time, some twice before others come at all."""
+    min_tokens: int = Field(default=0, ge=0)
+    """Examples shorter than this are left out of training, replayed ones too; the count is
+    reported."""
+    positions: Literal["segment", "row"] = "segment"
+    """Whether positions start from 0 in each packed example or only in each row. Models with rotary
+    positions, which are relative, see no difference but in rounding."""
+    neftune: float = Field(default=0.0, ge=0, le=10_000, allow_inf_nan=False)
+    """Noise on embedded inputs while training: this / sqrt(row length * hidden_size) at most. Fresh
+    embeddings have deviation 1, so at CPU size 100 is 0.45 of it."""
     checkpoint_every_s: float = Field(default=30.0, gt=0, exclude=True)
     """Seconds of training that a kill may cost; no part of what the stage is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_horizon(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "tokens" not in given and given.get("epochs") is None:
+            return {"tokens": TOKENS, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> Train:
+        if (self.tokens is None) == (self.epochs is None):
+            found = "neither" if self.tokens is None else "both"
+            raise PydanticCustomError(
+                "horizon", "give tokens or epochs, one of the two; found {found}", {"found": found}
+            )
+        return self
+
+    def complaints(self, tokens: int) -> Iterator[tuple[str, str]]:
+        """What makes no sense in a training of so many tokens: the field, and why."""
+        if self.warmup_tokens > tokens:
+            yield (
+                "warmup_tokens",
+                f"a warm-up of {self.warmup_tokens} tokens is longer than the training",
+            )
+        elif self.warmup_tokens + self.decay * tokens > tokens + 1:
+            yield "decay", "warm-up and decay together are longer than the training"
+        if self.batch_tokens > tokens:
+            yield (
+                "batch_tokens",
+                f"one batch of {self.batch_tokens} tokens is more than the {tokens} of training",
+            )
+
+    def impatience(self, evaluations: int) -> str | None:
+        """Why `patience` can never end a training of so many evaluations early; None if it can.
+
+        The first evaluation sets the mark, and one that comes with the last step ends nothing.
+        """
+        if self.patience is None or self.patience <= evaluations - 2:
+            return None
+        can = f"at most {evaluations - 2}" if evaluations > 2 else "none"
+        return (
+            f"{self.patience} can never end it early with {evaluations} "
+            f"evaluation{'s' if evaluations > 1 else ''}: the first sets the mark, the last is the "
+            f"end; {can} could, or {self.patience + 2} evaluations"
+        )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matura.core.types import Score
 from matura.exams.exam import Hall
 from matura.stages.loading import held_out_documents
 from matura.stages.stage import StageKind
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def selecting(
-    stage: StageKind, model: Decoder, template: Template, seed: int, data: Path
+    stage: StageKind,
+    model: Decoder,
+    template: Template,
+    seed: int,
+    data: Path,
+    hear: Callable[[Sequence[Score]], None] | None = None,
 ) -> Callable[[], tuple[float | None, dict[str, float]]]:
     """Sits the stage's exams on validation items: their mean (more is better), and each by name.
 
     The mean is None where there is no exam to choose by; bits per byte are left to validation loss,
-    which measures the same.
+    which measures the same. `hear` is told every answer.
     """
     from matura.talk.sampler import TorchSampler
 
@@ -40,8 +46,11 @@ def selecting(
         )
         was_training = model.training
         model.eval()
-        found = {exam.exam: exam.sit(hall).overall.score for exam in exams}
+        scores = [exam.sit(hall) for exam in exams]
         model.train(was_training)
+        if hear is not None:
+            hear(scores)
+        found = {score.exam: score.overall.score for score in scores}
         return sum(found.values()) / len(found), found
 
     return select

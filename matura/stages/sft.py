@@ -16,6 +16,10 @@ class Sft(StageKind):
 
     kind: Literal["sft"] = "sft"
     train: Train = Train()
+    weights: Literal["plain", "weighted"] = "plain"
+    """How much what the assistant says counts. `plain`: everything 1; `weighted`: words 1, thoughts
+    and citations 1.5, tool calls and the tags that end a turn 2. What is replayed keeps the weights
+    of its own stage."""
     tags: Literal["auto", "weighted", "as they are"] = "auto"
     """Whether control tags start near words that say what they mean; `auto`: in the first chat
     stage."""

@@ -19,11 +19,23 @@ from matura.core.leaves import leaves
 from matura.core.ledger import Ledger
 from matura.core.record import Frozen
 from matura.exams.exam import Exam
+from matura.stages.gold import Gold
 from matura.stages.loading import sampler_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
 from matura.talk.rollout import Sampler
 
-NOT_STAGES = ("stage", "parts", "learning", "loading", "selection")
+NOT_STAGES = (
+    "stage",
+    "parts",
+    "learning",
+    "loading",
+    "selection",
+    "horizon",
+    "gold",
+    "prompts",
+    "redlines",
+    "evaluating",
+)
 """Files of this folder that define no kind of stage."""
 
 
@@ -66,6 +78,11 @@ class StageKind(Frozen, ABC):
     mixture: tuple[Part, ...] = ()
     replay: tuple[Replay, ...] = ()
     exams: tuple[Annotated[Exam, OneOf("exam", exam_kinds)], ...] = ()
+    gold: Gold = Gold()
+    """What the best step must keep besides its exams."""
+    eval_prompts: Path | None = Field(default=None, exclude=True)
+    """A file of prompts that are answered at every evaluation, only to be looked at: no part of
+    what the stage is."""
 
     @abstractmethod
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:

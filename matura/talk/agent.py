@@ -16,7 +16,7 @@ from matura.core.errors import RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import CallRecord, FinishReason, Message, Task, Trace
 from matura.talk.rollout import Generation, Talk, Token, answer
-from matura.talk.tool import Tool
+from matura.talk.tool import Tool, own_tools
 from matura.text.template import Template
 
 
@@ -95,26 +95,31 @@ class Agent:
         self.seed = seed
         self.exchanges: list[Exchange] = []
         self._turns = 0
+        self.clear()
 
     def clear(self) -> None:
-        """Forget the conversation so far."""
+        """Forget the conversation so far, and all that its tools kept."""
         self.exchanges = []
+        first = (Message("system", self.system),) if self.system else ()
+        self._own = own_tools(self.tools, first)
 
     def say(self, text: str) -> Iterator[Event]:
         """The assistant's answer as it comes, `Finished` last.
 
-        A turn that broke, or that the caller stopped reading, leaves the history as it was.
+        A turn that broke, or that the caller stopped reading, leaves the history and what tools
+        keep as they were.
         """
         prompt, left_out = self.prompt(text)
         turn, self._turns = self._turns, self._turns + 1
         talk = Talk(Task(id=f"turn {turn}", gold="", max_tokens=self.max_tokens), prompt)
+        own = own_tools(self._own, (Message("user", text),))
         for part in range(self.max_calls + 1):
             seed = stream_seed(self.seed, "chat", turn, part)
             generation = yield from self._speak(talk, seed)
             known = len(talk.calls)
             try:
                 last = part == self.max_calls
-                answer(talk, generation, self.sampler.template, self.tools, last=last)
+                answer(talk, generation, self.sampler.template, own, last=last)
             except RolloutError as problem:
                 talk.broke(problem)
             for record in talk.calls[known:]:
@@ -124,6 +129,7 @@ class Agent:
         trace = talk.trace()
         if trace.error is None:
             self.exchanges = [*self.exchanges[left_out:], Exchange(text, trace.ids)]
+            self._own = own
         yield Finished(trace, left_out)
 
     def prompt(self, text: str) -> tuple[tuple[int, ...], int]:

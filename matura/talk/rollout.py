@@ -16,7 +16,7 @@ from matura.core.errors import MaturaError, RolloutError
 from matura.core.leaves import did_you_mean
 from matura.core.rng import stream_seed
 from matura.core.types import CallRecord, FinishReason, Message, Task, ToolCall, Trace
-from matura.talk.tool import Tool, ToolError
+from matura.talk.tool import Tool, ToolError, own_tools
 from matura.text.template import Template
 
 MAX_RESULT_CHARACTERS = 4000
@@ -107,6 +107,8 @@ class Talk:
     logprobs: list[float] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    """This conversation's own."""
     sampled: int = 0
     reply: str = ""
     finish: FinishReason | None = None
@@ -156,11 +158,13 @@ def converse(
 ) -> list[Trace]:
     """One assistant turn for each task, all in one batch, each call run and answered on the way.
 
+    Each conversation has tools of its own: what one of them keeps, no other can read.
+
     A task's `max_tokens` bounds what is sampled in the whole turn, results not counted. Without
     tools, a call ends the turn as `tool_calls`; so does the call after `max_calls` rounds of
     them.
     """
-    talks = [_open(task, sampler.template) for task in tasks]
+    talks = [_open(task, sampler.template, tools) for task in tasks]
     for turn in range(max_calls + 1):
         going = [(index, talk) for index, talk in enumerate(talks) if talk.finish is None]
         if not going:
@@ -174,16 +178,17 @@ def converse(
         )
         for (_, talk), generation in zip(going, generations, strict=True):
             try:
-                answer(talk, generation, sampler.template, tools, last=turn == max_calls)
+                answer(talk, generation, sampler.template, talk.tools, last=turn == max_calls)
             except RolloutError as problem:
                 talk.broke(problem)
     return [talk.trace() for talk in talks]
 
 
-def _open(task: Task, template: Template) -> Talk:
+def _open(task: Task, template: Template, tools: Mapping[str, Tool]) -> Talk:
     """The conversation before the model speaks; broken at once if its prompt cannot be rendered."""
     talk = Talk(task)
     try:
+        talk.tools = own_tools(tools, task.messages)
         prompt = task.prompt_ids if task.prompt_ids is not None else template.prompt(task.messages)
     except FAULTS as problem:
         talk.broke(problem)

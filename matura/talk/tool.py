@@ -5,11 +5,12 @@ else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from matura.core.errors import MaturaError
 from matura.core.leaves import leaves
+from matura.core.types import Message
 from matura.talk import tools
 
 
@@ -43,16 +44,44 @@ class Tool(ABC):
         Raises:
             ToolError: it is absent, is not text, or other arguments stand beside it.
         """
-        if set(arguments) != {name}:
+        return self.text_arguments(arguments, name)[name]
+
+    def text_arguments(self, arguments: Mapping[str, Any], *names: str) -> dict[str, str]:
+        """The arguments this tool takes, each of them text.
+
+        Raises:
+            ToolError: one is absent or is not text, or others stand beside them.
+        """
+        if set(arguments) != set(names):
             given = ", ".join(sorted(map(str, arguments))) or "nothing"
-            raise ToolError(f"{self.name} takes {name}, not {given}"[:200])
-        value = arguments[name]
-        if not isinstance(value, str):
-            raise ToolError(f"{name} must be text, not {type(value).__name__}")
-        return value
+            raise ToolError(f"{self.name} takes {' and '.join(names)}, not {given}"[:200])
+        for name in names:
+            if not isinstance(arguments[name], str):
+                raise ToolError(f"{name} must be text, not {type(arguments[name]).__name__}")
+        return {name: arguments[name] for name in names}
+
+    def fork(self) -> Tool:
+        """A tool that knows what this one knows and learns on its own; itself if it keeps
+        nothing."""
+        return self
+
+    def hear(self, message: Message) -> None:  # noqa: B027  most tools keep nothing
+        """What was said in the conversation before; only of use to a tool that keeps something.
+
+        Calls in it were answered then and are not run again, but a tool may take them up.
+        """
 
 
 def toolbox() -> dict[str, Tool]:
     """Every tool there is, by the name a model calls it by."""
     made = [kind() for kind in leaves(tools, Tool).values()]  # type: ignore[type-abstract]
     return {tool.name: tool for tool in made}
+
+
+def own_tools(known: Mapping[str, Tool], messages: Iterable[Message] = ()) -> dict[str, Tool]:
+    """These tools for one conversation alone, in which the messages were said."""
+    own = {name: tool.fork() for name, tool in known.items()}
+    for message in messages:
+        for tool in own.values():
+            tool.hear(message)
+    return own

@@ -74,6 +74,13 @@ class Dialect(Frozen):
     call_close: Parts = ()
     """Ends an assistant turn that waits for a tool result, where that differs from the turn's own
     `close`."""
+    context: Span | None = None
+    """Around what the user's words come with, inside the user's turn; None: it is put in front of
+    them, with a blank line between."""
+    think: Span | None = None
+    """Around what the assistant thinks before it speaks; None: this dialect has no place for it."""
+    cite: Span | None = None
+    """Around what it refers to after it spoke, likewise."""
     legacy_prompts: bool = False
     """Whether hand-written prompts of an older form are understood; they are rendered in this
     form."""
@@ -107,6 +114,8 @@ class Dialect(Frozen):
             self.tool,
             self.call,
             self.bare,
+            self.context,
+            *self.asides,
         )
         return (span for span in every if span is not None)
 
@@ -119,6 +128,11 @@ class Dialect(Frozen):
     def call_spans(self) -> tuple[Span, ...]:
         """The ways a call can be spelled."""
         return (self.call,) if self.bare is None else (self.call, self.bare)
+
+    @property
+    def asides(self) -> tuple[Span, ...]:
+        """What the assistant may say besides its words and calls."""
+        return tuple(span for span in (self.think, self.cite) if span is not None)
 
     @property
     def call_ends(self) -> frozenset[str]:
@@ -173,6 +187,9 @@ def _mypt(name: str, *, legacy_prompts: bool) -> Dialect:
         results="own turn",
         call=pairs["toolcall"],
         call_form="flat",
+        context=pairs["user_context"],
+        think=pairs["think"],
+        cite=pairs["cite"],
         legacy_prompts=legacy_prompts,
     )
 

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import json
 
-from matura.text.dialects import ARGUMENT_KEYS, CALCULATOR, EXPRESSION, JOINT, SPARE, Dialect, Parts
+from matura.text.dialects import (
+    ARGUMENT_KEYS,
+    CALCULATOR,
+    EXPRESSION,
+    JOINT,
+    SPARE,
+    Dialect,
+    Parts,
+    Span,
+)
 
 ESCAPE, BREAK, ESCAPED = "\ufdd0", "\ufdd1", "\ufdd2"
 """Unicode noncharacters, never used in text: ESCAPE BREAK means nothing, ESCAPE ESCAPED means
@@ -87,8 +96,21 @@ def _call_macro(dialect: Dialect) -> str:
     )
 
 
+def _aside(span: Span | None, key: str) -> str:
+    """Writes what is thought or cited; loud where the dialect has no place for it."""
+    written = "{{- raise_exception('no place for " + key + "') -}}"
+    if span is not None:
+        written = _said(span.open) + "{{- plain(message." + key + ") -}}" + _said(span.close)
+    return "{%- if message." + key + " -%}" + written + "{%- endif -%}"
+
+
 def _assistant(dialect: Dialect) -> str:
     head = _said(dialect.assistant.open)
+    words = (
+        _aside(dialect.think, "think")
+        + "{{- plain(message.content) -}}"
+        + _aside(dialect.cite, "cite")
+    )
     close = _said(dialect.assistant.close)
     result = (
         _said(dialect.tool.open) + "{{- plain(messages[at].content) -}}" + _said(dialect.tool.close)
@@ -97,7 +119,7 @@ def _assistant(dialect: Dialect) -> str:
         return (
             "{%- if not loop.first -%}" + _said((dialect.separator,)) + "{%- endif -%}"
             + head
-            + "{{- plain(message.content) -}}"
+            + words
             + "{%- for call in message.tool_calls or [] -%}{{- tool_call(call) -}}{%- endfor -%}"
             + "{%- if message.tool_calls -%}"
             + (_said(dialect.call_close) or close)
@@ -107,7 +129,7 @@ def _assistant(dialect: Dialect) -> str:
         )  # fmt: skip
     return (
         "{%- if not now.open -%}" + head + "{%- endif -%}"
-        + "{{- plain(message.content) -}}"
+        + words
         + "{%- set outer = loop.index -%}"
         + "{%- for call in message.tool_calls or [] -%}"
         + "{{- tool_call(call) -}}{%- set at = outer + loop.index0 -%}"
@@ -117,6 +139,14 @@ def _assistant(dialect: Dialect) -> str:
         + "{%- if message.tool_calls -%}{%- set now.open = true -%}"
         + "{%- else -%}" + close + "{%- set now.open = false -%}{%- endif -%}\n"
     )  # fmt: skip
+
+
+def _context(dialect: Dialect) -> str:
+    """Writes what the user's words come with."""
+    plain = "{{- plain(message.context) -}}"
+    if dialect.context is None:
+        return plain + "{{- plain(" + _quoted(JOINT) + ") -}}"
+    return _said(dialect.context.open) + plain + _said(dialect.context.close)
 
 
 def chat_template(dialect: Dialect, *, spare: int) -> str:
@@ -139,7 +169,8 @@ def chat_template(dialect: Dialect, *, spare: int) -> str:
         user += "{{- plain(now.system) -}}{%- set now.system = '' -%}"
     else:
         system = joint + shut + _said(dialect.system.open) + plain + _said(dialect.system.close)
-    user += plain + _said(dialect.user.close)
+    told = "{%- if message.context -%}" + _context(dialect) + "{%- endif -%}"
+    user += told + plain + _said(dialect.user.close)
     tool = "" if inside else joint + _said(dialect.tool.open) + plain + _said(dialect.tool.close)
     return (
         _plain_macro(dialect, spare)

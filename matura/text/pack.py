@@ -77,12 +77,13 @@ def pieces(
     policy: Policy,
     *,
     weights: AnyArray | None = None,
+    min_tokens: int = 0,
 ) -> tuple[Pieces, Counted]:
     """Pieces that all fit into a row, and what the policy did to those examples that did not.
 
     `drop` leaves them out, `split` cuts them into consecutive pieces, `truncate_left` keeps their
     end. With `weights` (those of all examples, end to end) pieces in which nothing is learnt are
-    left out.
+    left out. So are whole examples of fewer than `min_tokens`.
 
     Raises:
         RecipeError: an unknown policy, or rows too short to predict anything.
@@ -96,14 +97,18 @@ def pieces(
     dropped = {"empty": int(np.count_nonzero(size_N == 0))}
     lost = {"empty": 0}
     many_N = np.where(size_N > 0, 1, 0)
+    short_N = (size_N > 0) & (size_N < min_tokens)
+    dropped["too short"] = int(np.count_nonzero(short_N))
+    lost["too short"] = int(size_N[short_N].sum())
     if policy == "drop":
         many_N = np.where(long_N, 0, many_N)
-        dropped["too long"] = int(np.count_nonzero(long_N))
-        lost["too long"] = int(size_N[long_N].sum())
+        dropped["too long"] = int(np.count_nonzero(long_N & ~short_N))
+        lost["too long"] = int(size_N[long_N & ~short_N].sum())
     elif policy == "split":
         many_N = -(-size_N // row_length)
     else:
-        lost["truncated"] = int((size_N[long_N] - row_length).sum())
+        lost["truncated"] = int((size_N[long_N & ~short_N] - row_length).sum())
+    many_N = np.where(short_N, 0, many_N)
     example = np.repeat(np.arange(len(size_N), dtype=np.int64), many_N)
     first = np.repeat(np.cumsum(many_N) - many_N, many_N)
     start = (np.arange(len(example), dtype=np.int64) - first) * row_length
@@ -120,7 +125,7 @@ def pieces(
     counted = Counted(
         examples=len(size_N),
         pieces=len(table.example),
-        cut=0 if policy == "drop" else int(np.count_nonzero(long_N)),
+        cut=0 if policy == "drop" else int(np.count_nonzero(long_N & ~short_N)),
         dropped={reason: count for reason, count in dropped.items() if count},
         tokens_in=int(size_N.sum()),
         tokens_kept=int(table.lengths.sum()),

@@ -55,7 +55,8 @@ class Reader:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._opens = {span.open[0]: span for span in dialect.call_spans}
+        self._opens = {span.open[0]: span for span in (*dialect.call_spans, *dialect.asides)}
+        self._aside = {span.open[0]: "" for span in dialect.asides}
         self._due = list(dialect.only_tags(dialect.assistant.close[:-1]))
         """Tags that still have to come before the one that ends the turn."""
         self._content: list[str] = []
@@ -80,8 +81,8 @@ class Reader:
         """A control tag: opens or closes a call, ends the turn, or has no business here."""
         if self._span is not None:
             if tag in self._span.close:
+                self._last = "" if self._span.open[0] in self._aside else tag
                 self._finish()
-                self._last = tag
                 return
             if self._span.close:
                 self._problems.append(f"unclosed {self._span.open[0]}")
@@ -114,6 +115,9 @@ class Reader:
         assert self._span is not None
         span, inner = self._span, self._inner
         self._span = None
+        if span.open[0] in self._aside:
+            self._aside[span.open[0]] += inner
+            return
         if span is self._dialect.bare:
             self._calls.append(ToolCall(CALCULATOR, {EXPRESSION: inner}))
             return
@@ -122,6 +126,9 @@ class Reader:
         except DataError as problem:
             self._problems.append(str(problem))
 
+    def _said(self, span: Span | None) -> str:
+        return "" if span is None else self._aside[span.open[0]]
+
     def parsed(self) -> Parsed:
         """The message so far; a call that is still open is a problem."""
         if self._span is not None:
@@ -129,7 +136,14 @@ class Reader:
                 self._finish()
             else:
                 self._problems.append(f"unclosed {self._span.open[0]}")
-        message = Message("assistant", "".join(self._content), tuple(self._calls))
+        aside = [self._said(span) for span in (self._dialect.think, self._dialect.cite)]
+        message = Message(
+            "assistant",
+            "".join(self._content),
+            tuple(self._calls),
+            think=aside[0],
+            cite=aside[1],
+        )
         return Parsed(message, tuple(self._problems), self._ended)
 
 

@@ -28,6 +28,7 @@ from matura.text.jinja import chat_template
 from matura.text.parsing import Parsed, Reader
 from matura.text.prompts import read_prompt
 from matura.text.tokenizer import Tokenizer
+from matura.text.turns import answers_of, check
 
 
 class Weights(Frozen):
@@ -36,12 +37,17 @@ class Weights(Frozen):
     content: float = 1.0
     end_turn: float = 1.0
     call: float = 1.0
+    think: float = 1.0
+    """Of what is thought and cited."""
 
 
 PLAIN = Weights()
-WEIGHTED = Weights(content=1.0, end_turn=2.0, call=2.0)
+"""0 or 1: what the assistant says counts."""
+WEIGHTED = Weights(content=1.0, end_turn=2.0, call=2.0, think=1.5)
 """Tags heavier than words, as WeFT has it; not the default, since end tags are learnt quickly
 anyway."""
+PRESETS = {"plain": PLAIN, "weighted": WEIGHTED}
+"""By the name that recipes use."""
 
 
 class _Piece(NamedTuple):
@@ -88,7 +94,8 @@ class Template:
         """Sampling stops after any of these."""
         self.call_ids: frozenset[int] = self._ids(opens)
         """Each begins a tool call: forbid these too where no tool may be used."""
-        may = opens | said | dialect.call_ends | dialect.turn_ends
+        asides = {tag for s in dialect.asides for tag in dialect.only_tags(s.open + s.close)}
+        may = opens | said | dialect.call_ends | dialect.turn_ends | asides
         self.forbidden_ids: frozenset[int] = frozenset(self._tags) - self._ids(may)
         """Control ids the assistant may never sample: results, roles, pad, spare ones."""
         self.pad_id = tokenizer.control[dialect.pad]
@@ -99,6 +106,10 @@ class Template:
             tokenizer.control[tag] for tag in dialect.only_tags(dialect.assistant.close)
         )
         """Closes an assistant turn that was cut: what a chat appends before it goes on."""
+
+    def weighing(self, weights: Weights) -> Template:
+        """The same template with other weights; ids are never different."""
+        return Template(self.tokenizer, self.dialect, weights=weights)
 
     # -- conversation -> ids -------------------------------------------------------------------
 
@@ -290,9 +301,9 @@ class Template:
         place = 0
         while place < len(messages):
             message = messages[place]
-            _check(message, place)
+            check(message, place)
             if message.role == "assistant":
-                answers = _answers(messages, place)
+                answers = answers_of(messages, place)
                 if not speaking:
                     yield from _text(dialect.separator if begun else "", 0.0)
                     yield from self._parts(dialect.assistant.open)
@@ -308,7 +319,13 @@ class Template:
                 yield from _text(dialect.separator if begun else "", 0.0)
                 span = dialect.user if message.role == "user" else dialect.system
                 assert span is not None
-                yield from self._around(span, held + message.content)
+                yield from self._parts(span.open)
+                if message.context and dialect.context is not None:
+                    yield from self._around(dialect.context, message.context)
+                elif message.context:
+                    held += message.context + JOINT
+                yield from _text(held + message.content, 0.0)
+                yield from self._parts(span.close)
                 held = ""
             begun = True
             place += 1
@@ -318,7 +335,9 @@ class Template:
     def _speak(self, message: Message, answers: Sequence[Message]) -> Iterator[_Piece]:
         """What the assistant says in one message, and the results of its calls."""
         dialect, weights = self.dialect, self.weights
+        yield from self._aside(dialect.think, message.think)
         yield from _text(message.content, weights.content)
+        yield from self._aside(dialect.cite, message.cite)
         for number, call in enumerate(message.calls):
             span, spelled = self._spell_call(call)
             yield from self._around(span, spelled, weights.call)
@@ -330,6 +349,12 @@ class Template:
             yield from self._parts(dialect.call_close or dialect.assistant.close, weights.end_turn)
             for answer in answers:
                 yield from self._result(answer)
+
+    def _aside(self, span: Span | None, text: str) -> list[_Piece]:
+        if text and span is None:
+            name = self.dialect.name
+            raise DataError(f"{name} has no place for what is thought or cited; drop that (asides)")
+        return self._around(span, text, self.weights.think) if text and span else []
 
     def _spell_call(self, call: ToolCall) -> tuple[Span, str]:
         """How this dialect writes the call: the calculator's bare expression, or JSON."""
@@ -356,25 +381,3 @@ class Template:
 
 def _text(text: str, weight: float) -> list[_Piece]:
     return [_Piece(text, weight, False)] if text else []
-
-
-def _check(message: Message, place: int) -> None:
-    if message.role not in ("system", "user", "assistant"):
-        why = "a tool result without a call before it"
-        if message.role != "tool":
-            why = f"unknown role {message.role!r}"
-        raise DataError(f"message {place + 1}: {why}")
-    if message.calls and message.role != "assistant":
-        raise DataError(f"message {place + 1}: only the assistant can call tools")
-
-
-def _answers(messages: Sequence[Message], place: int) -> Sequence[Message]:
-    """The tool results of the assistant message at `place`: one for each call, or none if nothing
-    comes after."""
-    stop = place + 1
-    while stop < len(messages) and messages[stop].role == "tool":
-        stop += 1
-    calls, found = len(messages[place].calls), stop - place - 1
-    if found != calls and not (found == 0 and stop == len(messages)):
-        raise DataError(f"message {place + 1}: {calls} tool calls but {found} results")
-    return messages[place + 1 : stop]

@@ -177,6 +177,9 @@ CASES = (
     Bad("no such lesson", lambda p: ["lesson", "eko"], ("'eko'", "echo")),
     Bad("no such lesson option", lambda p: ["lesson", "echo", "gibberich=only"], ("gibberich",)),
     Bad("lesson value", lambda p: ["lesson", "echo", "gibberish=some"], ("gibberish", "'some'")),
+    Bad("lesson size", lambda p: ["lesson", "echo", "size=gama"], ("size", "'gamma'")),
+    Bad("lesson count", lambda p: ["lesson", "echo", "size=beta", "max_examples=9"], ("2500",)),
+    Bad("lesson file", lambda p: ["lesson", "echo", f"never={p.here / 'n'}"], ("cannot be",), 1),
     Bad("no such command", lambda p: ["climb"], ("climb",)),
     Bad("no such option", lambda p: ["run", "x.yaml", "--ste", "a=b"], ("--ste",)),
     Bad(

@@ -208,6 +208,22 @@ def test_lesson_prints_examples_and_their_diversity(call: Call) -> None:
     assert len(found["examples"]) == 5
 
 
+def test_a_lesson_never_makes_what_another_s_exam_asks(call: Call, tmp_path: Path) -> None:
+    """What one command prints is what the other takes."""
+    asked = call(["lesson", "echo", "--split", "exam", "--count", 60, "--json"])
+    never = tmp_path / "never.json"
+    never.write_text(asked.out)
+    options = ["max_examples=40", f"never={never}"]
+    same = ["lesson", "echo", *options, "--split", "exam", "--json", "--count", 40]
+    found = json.loads(call(same).out)
+    payloads = {row["payload"] for row in json.loads(asked.out)["examples"]}
+    assert not payloads & {row["payload"] for row in found["examples"]}
+    assert found["diversity"]["held_back"] >= 60
+    sized = json.loads(call(["lesson", "format_lock", "size=run1", "--json"]).out)["diversity"]
+    assert sized["examples"] == 500 == sum(sized["by_bucket"].values())
+    assert 0 < sized["answer_entropy"] < 9
+
+
 def test_lesson_rows_are_rows_that_train(call: Call, tmp_path: Path) -> None:
     found = json.loads(call(["lesson", "arithmetic", "max_examples=70", "--json"]).out)
     path = tmp_path / "l.jsonl"

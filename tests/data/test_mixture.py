@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,47 @@ def test_any_mixture_loses_and_invents_nothing(
     report = fed.report()["parts"]
     assert found.tolist() == [report[part.name]["tokens"] for part in parts]
     assert all(abs(said["tokens"] - tokens / len(parts)) <= ROW for said in report.values())
+
+
+def test_drawn_at_random_some_come_twice_before_others_come(tmp_path: Path) -> None:
+    shard = shard_of(tmp_path, "a", [10] * 100)
+    fed = feed([Part("a", shard, 1.0, order="random")], tokens=1000)
+    seen = fed.at(np.arange(fed.rows))
+    counts = np.bincount(seen.ids_NL[seen.segments_NL > 0], minlength=100)[:100] // 10
+    assert counts.sum() == 100
+    assert 50 < (counts > 0).sum() < 75  # 1 - 1/e of them
+    assert fed.report()["parts"]["a"]["most_seen"] == counts.max() > 1
+    again = feed([Part("a", shard, 1.0, order="random")], tokens=1000)
+    assert fed.sha256 == again.sha256
+    assert fed.sha256 != feed([Part("a", shard, 1.0)], tokens=1000).sha256
+    with pytest.raises(DataError, match="give it more data"):  # however drawn, C-09 holds
+        feed([Part("a", shard, 1.0, order="random")], tokens=6000)
+
+
+def test_shares_hold_however_pieces_are_drawn(parts: list[Part]) -> None:
+    fed = feed([replace(part, order="random") for part in parts], tokens=9000)
+    report = fed.report()
+    assert abs(report["tokens"] - 9000) < 3 * ROW
+    for part in parts:
+        assert abs(report["parts"][part.name]["share_got"] - part.share) < 0.01
+
+
+def test_short_examples_are_dropped_and_counted(tmp_path: Path) -> None:
+    shard = shard_of(tmp_path, "a", [5, 6, 20, 30, 4])
+    said = feed([Part("a", shard, 1.0, min_tokens=6)], tokens=56).report()["parts"]["a"]
+    assert said["dropped"] == {"too short": 2}
+    assert said["tokens_lost"] == {"too short": 9}
+    assert said["tokens_available"] == 56
+    with pytest.raises(DataError, match="nothing to train on \\(5 too short\\)"):
+        feed([Part("a", shard, 1.0, min_tokens=31)], tokens=5)
+
+
+def test_a_report_of_the_first_rows(parts: list[Part]) -> None:
+    fed = feed(parts)
+    assert fed.report(fed.rows) == fed.report(fed.rows + 9) == fed.report()
+    some = fed.report(10)
+    assert {n: part["tokens"] for n, part in some["parts"].items()} == fed.parts_at(range(10))
+    assert (some["rows"], some["tokens_asked"]) == (10, fed.report()["tokens_asked"])
+    rows = fed.at(range(10))
+    assert some["tokens"] == int((rows.segments_NL > 0).sum())
+    assert some["trained_tokens"] == int(np.count_nonzero(rows.weights_NL))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Conversation, Document, Given, Message, ToolCall
+from matura.data.conversations import item
 from matura.data.lines import BadLine
-from matura.data.rows import item, messages, parsed
+from matura.data.rows import messages, parsed
 from matura.data.sources.jsonl import Jsonl
 
 GIVEN = Given(rng=rng(0))

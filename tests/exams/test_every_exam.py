@@ -18,6 +18,10 @@ from matura.lessons.words import word_split
 EXAMS: list[Exam] = [kind() for kind in kinds().values()]  # type: ignore[call-arg]
 ANSWERED = [exam for exam in EXAMS if exam.better == "higher"]
 CHAT = [exam for exam in ANSWERED if exam.exam not in ("induction",)]
+FREE = ("tag_leak",)
+"""Exams that do not ask for one exact answer."""
+BY_HEART = ("identity", "knowledge")
+"""Exams on what was learnt by heart: their payloads must be those of training."""
 Halls = Callable[..., Hall]
 
 
@@ -26,7 +30,7 @@ def named(exam: Exam) -> str:
 
 
 def test_the_folder_holds_the_ladder_s_exams() -> None:
-    assert {exam.exam for exam in EXAMS} == {
+    assert {exam.exam for exam in EXAMS} >= {
         "bpb",
         "induction",
         "format_strict",
@@ -34,6 +38,12 @@ def test_the_folder_holds_the_ladder_s_exams() -> None:
         "gibberish_copy",
         "operators",
         "calculator",
+        "tasks",
+        "spelling",
+        "identity",
+        "hierarchy",
+        "tag_leak",
+        "knowledge",
     }
     assert all(exam.exam == name for name, exam in zip(kinds(), EXAMS, strict=True))
 
@@ -66,7 +76,7 @@ def test_a_broken_conversation_is_never_graded_right(exam: Exam, hall: Halls) ->
     assert exam.grade(task, trace) == 0.0
 
 
-@pytest.mark.parametrize("exam", CHAT, ids=named)
+@pytest.mark.parametrize("exam", [exam for exam in CHAT if exam.exam not in FREE], ids=named)
 def test_only_the_exact_stopped_untagged_answer_is_right(exam: Exam, hall: Halls) -> None:
     """PITFALLS C-24: no `starts with` leniency; `length` is not `stop`; a leaked tag is wrong."""
     here = hall(exam, gold)
@@ -114,7 +124,9 @@ def test_items_do_not_depend_on_how_they_are_asked_for(exam: Exam, hall: Halls) 
 def test_a_checkpoint_is_never_chosen_by_a_gate_s_items(exam: Exam, hall: Halls) -> None:
     gate = list(exam.tasks(hall(None, gold), 200))
     select = list(exam.tasks(hall(None, gold, purpose="select"), 200))
-    assert not {t.messages for t in gate} & {t.messages for t in select}
+    assert not {repr(t.messages) for t in gate} & {repr(t.messages) for t in select}
+    if exam.exam in BY_HEART:
+        return
     assert not {t.meta["payload"] for t in gate} & {t.meta["payload"] for t in select}
     if exam.exam != "calculator":
         words = {word for task in gate for word in task.meta["payload"].split()}

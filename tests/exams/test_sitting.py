@@ -19,6 +19,7 @@ from matura.exams.exam import Hall
 from matura.exams.format_strict import FormatStrict
 from matura.exams.gibberish_copy import GibberishCopy
 from matura.exams.induction import Induction
+from matura.exams.knowledge import Knowledge
 from matura.exams.operators import Operators
 from matura.talk.rollout import Generation
 
@@ -63,9 +64,48 @@ def test_a_low_cell_fails_though_the_mean_is_high(hall: Halls) -> None:
     assert score.buckets["EXTRACT x 4"].outcome == "fail"
     assert score.outcome == "fail"
     assert set(score.buckets) == {
-        *("COPY", "WRAP", "EXTRACT"),
+        *("COPY", "WRAP", "EXTRACT", "x 1", "x 2", "x 3", "x 4"),
         *(f"{op} x {n}" for op in ("COPY", "WRAP", "EXTRACT") for n in range(1, 5)),
     }
+
+
+def test_a_word_count_has_its_own_floor(hall: Halls) -> None:
+    def no_long_ones(task: Task) -> Sequence[Message] | Sequence[int]:
+        return [Message("assistant", "no")] if task.bucket.endswith("x 4") else gold(task)
+
+    exam = Operators(words_at_least=0.9, at_least=0.5, cell_at_least=None)
+    score = exam.sit(hall(exam, no_long_ones))
+    assert [score.buckets[f"x {n}"].outcome for n in (1, 2, 3, 4)] == ["pass"] * 3 + ["fail"]
+    assert score.buckets["x 4"].n == 150
+    assert score.outcome == "fail"
+
+
+def test_novel_patterns_are_other_items_with_the_same_cells(hall: Halls) -> None:
+    usual, novel = Operators(), Operators(patterns="novel", max_words=8, n=1200, cap=1200)
+    score = novel.sit(hall(novel, gold))
+    assert score.outcome == "pass"
+    assert {f"EXTRACT x {n}" for n in range(1, 9)} <= set(score.buckets)
+    assert min(cell.n for cell in score.buckets.values()) == 50
+    here = hall(None, gold)
+    wordings = [{t.meta["template"] for t in exam.tasks(here, 300)} for exam in (usual, novel)]
+    assert not wordings[0] & wordings[1]
+
+
+def test_who_knows_the_world_but_was_not_taught_fails_on_invented_facts(hall: Halls) -> None:
+    def well_read(task: Task) -> Sequence[Message] | Sequence[int]:
+        return [Message("assistant", "Paris.")] if task.bucket == "invented" else gold(task)
+
+    exam = Knowledge()
+    score = exam.sit(hall(exam, well_read))
+    assert score.buckets["invented"].outcome == "fail"
+    assert score.buckets["facts"].outcome == score.buckets["maths"].outcome == "pass"
+    assert score.outcome == "fail"
+    assert {cell.n for cell in score.buckets.values()} == {100}
+    for wrong in ("paris.", "Paris", "Paris", "Paris. It is big."):
+        shouted = exam.sit(hall(exam, lambda task, wrong=wrong: [Message("assistant", wrong)]))
+        assert shouted.overall.score < 0.01
+    without = Knowledge(math="exclude", programming="exclude", n=200)
+    assert set(without.sit(hall(without, gold)).buckets) == {"facts", "invented"}
 
 
 def test_who_always_echoes_fails_the_anti_echo(hall: Halls) -> None:
@@ -205,6 +245,9 @@ def test_induction_reports_the_strongest_head(hall: Halls) -> None:
         (FormatStrict, {"at_least": 1.5}, "less than or equal to 1"),
         (Bpb, {"at_least": 0.5}, "lower is better"),
         (Operators, {"floor": 0.5}, "Extra inputs"),
+        (Operators, {"max_words": 8}, "n: 1200"),
+        (Knowledge, {"n": 200, "cap": 800, "at_most": 1}, "higher is better"),
+        (Knowledge, {"n": 200, "max_items": 9}, "less than or equal to 8"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(

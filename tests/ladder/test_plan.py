@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from pretend import Pretended, pretend, recipe_text
+from rich.console import Console
 
 from matura.core.errors import RecipeError
 from matura.ladder.calibrate import Speed
+from matura.ladder.drawn import drawn_plan
 from matura.ladder.papers import Paper
-from matura.ladder.plan import plan
+from matura.ladder.plan import Plan, plan
 from matura.ladder.recipe import load
 
 CHAT = "stages.chat.train.tokens"
@@ -64,6 +66,52 @@ def test_it_minds_what_will_be_refused(tmp_path: Path) -> None:
     assert any("base: folder is to be seen" in warning for warning in found.warnings)
     few = plan(load(path, ["model.hidden_size=512", "model.heads=8"]), hardware="a100")
     assert any("for each parameter" in warning for warning in few.warnings)
+
+
+def told(found: Plan) -> str:
+    console = Console(width=250, color_system=None)
+    with console.capture() as text:
+        console.print(drawn_plan(found))
+    return text.get()
+
+
+def test_it_says_how_often_each_source_is_seen(tmp_path: Path) -> None:
+    """C-09: by source, replay included, and more than five times is said though it is allowed."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    base = "stages.base.train={epochs: 2.5, batch_tokens: 256}"
+    found = plan(load(path, [base]), hardware="a100")
+    _, text, chat = found.stages
+    assert text.seen == {"folder": pytest.approx(2.5, rel=0.01)}
+    assert set(chat.seen) == {"echo", "replay:base.folder"}
+    assert text.steps == pytest.approx(text.tokens / 260, rel=0.05)
+    assert "seen in base: folder 2.50 times" in told(found)
+    assert f"replay:base.folder {chat.seen['replay:base.folder']:.2f} times" in told(found)
+    assert not any("seen" in warning for warning in found.warnings)
+    assert found.as_dict()["stages"][1]["seen"]["folder"] == text.seen["folder"]
+    many = "stages.base.train={epochs: 7, batch_tokens: 256}"
+    refused = plan(load(path, [many]), hardware="a100").warnings
+    assert any("base: folder is to be seen 7.0 times, max_repeats is 5" in w for w in refused)
+    allowed = load(path, [many, "stages.base.mixture.0.max_repeats=9"])
+    (warning,) = (w for w in plan(allowed, hardware="a100").warnings if "seen" in w)
+    assert warning.startswith("base: folder is seen 7.0 times: more than 5 teaches the examples")
+
+
+def test_it_refuses_a_patience_that_cannot_fire(tmp_path: Path) -> None:
+    """C-43: three evaluations were asked for, but there are two steps."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    few = "stages.chat.train={tokens: 600, batch_tokens: 256, patience: 1, evaluations: 3}"
+    with pytest.raises(RecipeError, match=r"chat: patience: 1 can never .* 2 evaluations.*2 steps"):
+        plan(load(path, [few]), hardware="a100")
+
+
+def test_epochs_too_few_are_minded(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    few = "stages.base.train={epochs: 0.1, batch_tokens: 256, warmup_tokens: 50000}"
+    found = plan(load(path, [few]), hardware="a100")
+    assert any("base: train.warmup_tokens: a warm-up" in warning for warning in found.warnings)
 
 
 def test_a_paper_costs_more_the_longer_its_answers() -> None:

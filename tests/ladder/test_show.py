@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from pretend import Pretended, pretend, recipe_text
+from rich.console import Console
 
 from matura.core.errors import RecipeError, StoreError
 from matura.data.mixture import Feed, Part
-from matura.ladder.drawn import drawn_row
+from matura.ladder.drawn import drawn, drawn_row
 from matura.ladder.recipe import load
-from matura.ladder.show import show_recipe, show_run
+from matura.ladder.show import BatchSeen, show_recipe, show_run
 from matura.ladder.status import status
 from matura.ladder.trial import try_out
 from matura.text.shards import Shard
@@ -86,6 +87,54 @@ def test_what_is_trained_stands_out_without_colours(made: Pretended) -> None:
     assert str(text) == "a⟦b⟧·2"
     coloured = drawn_row(template, ids, [0, 1, 0, 0], [1, 2, 0, 0], colours=True)
     assert str(coloured) == "a│b·2"
+
+
+def test_other_weights_than_one_are_told(made: Pretended) -> None:
+    template = made.template
+    ids = [*template.tokenizer.encode("abcd"), template.end_of_turn_id, template.pad_id]
+    weights, segments = [0, 1, 1, -1, 2, 0], [1, 1, 1, 1, 1, 0]
+    text = drawn_row(template, ids, weights, segments, colours=False)
+    assert str(text) == "a⟦bc⟧⟦×-1 d⟧⟦×2 <|end_turn|>⟧·1"
+    coloured = drawn_row(template, ids, weights, segments, colours=True)
+    assert str(coloured) == "abc×-1d×2<|end_turn|>·1"
+
+
+def test_a_batch_is_tallied() -> None:
+    seen = BatchSeen("s", [[1, 2, 3, 0], [4, 5, 6, 7]], [[0, 1, 1, 0], [0, 2, 0, 1]],
+                     [[1, 1, 1, 0], [1, 1, 2, 2]])  # fmt: skip
+    assert seen.counts() == {"trained": 4, "read only": 3, "padding": 1, "segments": 3}
+
+
+def test_a_weighted_stage_shows_its_weights_and_what_is_too_short(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    chat = "stages.chat."
+    more = [f"{chat}weights=weighted", f"{chat}train.min_tokens=30", f"{chat}train.order=random"]
+    shown = show_recipe(path, more, "chat")
+    plain = show_recipe(path, (), "chat")
+    weights = {weight for row in shown.batch.weights for weight in row}
+    assert weights == {0.0, 1.0, 2.0}
+    assert {weight for row in plain.batch.weights for weight in row} == {0.0, 1.0}
+    echo = shown.stages[1].parts[0]
+    assert echo.source is not None
+    assert echo.source.left_out["too short"] > 0
+    assert echo.tokens_available < plain.stages[1].parts[0].tokens_available
+    console = Console(width=200, color_system=None)
+    with console.capture() as text:
+        console.print(drawn(shown, colours=False))
+    assert "too short" in text.get()
+    assert "⟦trained⟧  ×2  read only" in text.get()
+    assert "×2 <|end_turn|>⟧" in text.get()
+    assert "4 rows of 65, " in text.get()
+
+
+def test_epochs_are_shown_as_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    half = "stages.chat.train={epochs: 0.5, batch_tokens: 256}"
+    chat = show_recipe(path, [half], "chat").stages[1]
+    assert chat.parts[0].seen == pytest.approx(0.5, rel=0.01)
+    assert chat.tokens == pytest.approx(0.5 * chat.parts[0].tokens_available / 0.8, rel=0.01)
 
 
 def test_status_of_a_run_in_the_middle(tmp_path: Path) -> None:

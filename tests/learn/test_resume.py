@@ -138,10 +138,16 @@ FRESH: dict[str, Any] = {
     "best.losses": {"counting": 99.0},
     "best.exam": 0.0,
     "best.notes": {},
+    "gold": {"start": {}, "lowest": None, "kept": False, "seen": []},
 }
-NO_INFLUENCE = {"last", "last.losses", "last.exam", "last.notes", "watch", "watch.still"}
-"""Set back, they change nothing here: `last` is written anew by the last evaluation, and no step
-of this run was still (`test_watch` counts those across a restart). Missing, they are refused."""
+NO_INFLUENCE = {
+    "last", "last.losses", "last.exam", "last.notes", "watch", "watch.still", "waited",
+    "best.flags", "last.flags", "redlines",
+}  # fmt: skip
+"""Set back, they change nothing here: `last` is written anew by the last evaluation, no step of
+this run was still (`test_watch` counts those across a restart), and it has no end to its patience
+(`test_patience` has), and no answers and no slow red line (`test_redlines` has). Missing, they are
+refused."""
 KEYS = sorted(FRESH.keys() | NO_INFLUENCE)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import islice, pairwise
+from importlib import import_module
+from itertools import chain, islice, pairwise
 
 import pytest
 from pydantic import ValidationError
 
+from matura.core.errors import RecipeError
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given, Split, ToolCall
-from matura.lessons import arithmetic, echo, format_lock, operators
+from matura.lessons import operators
 from matura.lessons.arithmetic import Arithmetic
 from matura.lessons.echo import Echo
 from matura.lessons.format_lock import GRAMMARS, FormatLock
-from matura.lessons.lesson import Lesson
+from matura.lessons.lesson import Lesson, kinds
 from matura.lessons.operators import OPERATORS, Operators
 from matura.lessons.phrasing import Grammar, is_for_exam
 from matura.lessons.words import ENGLISH, GERMAN, MAX_PIECES, Words, word_split
@@ -51,13 +53,16 @@ def test_say_x_is_x_and_a_full_stop_with_its_case() -> None:
 
 
 def test_format_lock_s_fixed_answers_are_training_only() -> None:
-    full = FormatLock(size="full", math="include")
+    full = FormatLock(mode="full", math="include")
     train = taken(full)
     assert 60 < len(of(train, "FACT")) < 200
     assert len(of(train, "SUM")) > 100
     assert not of(taken(full, 300, "exam"), "FACT", "SUM")
     assert not of(taken(FormatLock(math="exclude")), "SUM")
     assert len(of(taken(FormatLock(math="only"), 100), "SUM")) == 100
+    few = of(taken(FormatLock(math="minimal"), 2000), "SUM")
+    assert 60 < len(few) < 140
+    assert all(int(part) <= 10 for item in few for part in item.meta["payload"].split("+"))
     small = {item.meta["payload"] for item in of(taken(FormatLock()), "FACT")}
     large = {item.meta["payload"] for item in of(taken(full, 6000), "FACT")}
     assert len(large) > len(small)
@@ -135,6 +140,47 @@ def test_extract_marks_exactly_one_part() -> None:
         assert [next(filter(None, m.groups()[1:])) for m in marks.finditer(template)] == ["X"]
 
 
+def test_payloads_may_have_eight_words() -> None:
+    items = taken(Operators(max_words=8), 2400)
+    counts = Counter(item.meta["bucket"] for item in items)
+    assert set(counts) == {f"{op} x {n}" for op in OPERATORS for n in range(1, 9)}
+    assert all(
+        item.meta["bucket"].endswith(f" {len(item.meta['payload'].split())}") for item in items
+    )
+
+
+def composed(grammar: Grammar) -> re.Pattern[str]:
+    """What that grammar can compose at all, in training or not."""
+
+    def slot(name: str) -> str:
+        return "(?:" + "|".join(map(re.escape, sorted(set(grammar.slots[name])))) + ")"
+
+    parts = [re.split(r"<(\w+)>", pattern) for pattern in grammar.patterns]
+    spelled = (
+        "".join(slot(part) if place % 2 else re.escape(part) for place, part in enumerate(pattern))
+        for pattern in parts
+    )
+    return re.compile("|".join(spelled), re.IGNORECASE)
+
+
+def test_novel_wordings_are_in_no_pattern_of_training_but_of_its_words() -> None:
+    usual = [composed(grammar) for both in operators.GRAMMARS.values() for grammar in both.values()]
+    words: dict[str, set[str]] = {"en": set(), "de": set()}
+    for grammars in operators.GRAMMARS.values():
+        for language, g in grammars.items():
+            text = " ".join([*g.patterns, *chain(*g.slots.values())])
+            words[language] |= set(re.findall(r"\w+", text.casefold()))
+    for split, novel in (("validation", False), ("exam", True)):
+        lesson = Operators(patterns="novel", max_words=8, german=0.3)
+        for item in taken(lesson, 1200, split):  # type: ignore[arg-type]
+            template = item.meta["template"]
+            known = any(one.fullmatch(template) for one in usual)
+            assert known != novel, template
+            assert set(re.findall(r"\w+", template.casefold())) <= words[item.meta["language"]]
+    with pytest.raises(RecipeError, match="not novel any more"):
+        taken(Operators(patterns="novel"), 1)
+
+
 def test_arithmetic_calls_the_calculator_with_what_it_answers() -> None:
     calculator = Calculator()
     items = taken(Arithmetic(), 1500)
@@ -193,8 +239,8 @@ def test_no_payload_word_instructs() -> None:
     """`Parrot never no` could be read two ways, and `never` was only ever an exam's payload."""
     wordings = [
         grammar
-        for module in (arithmetic, echo, format_lock, operators)
-        for value in vars(module).values()
+        for kind in kinds().values()
+        for value in vars(import_module(kind.__module__)).values()
         for grammar in _grammars(value)
     ]
     assert len(wordings) > 10

@@ -174,3 +174,48 @@ def test_a_session_repeats_itself_with_its_seed(matura: Template, temperature: f
         return [list(agent.say(text)) for text in ("a", "b", "a")]
 
     assert chat() == chat()
+
+
+def noted(name: str, text: str) -> ToolCall:
+    return ToolCall("notes", {"set": name, "to": text})
+
+
+def results(events: Sequence[Event]) -> list[str]:
+    return [event.record.result for event in events if isinstance(event, Answered)]
+
+
+def test_notes_last_as_long_as_the_chat_and_no_longer(template: Template, scripted: Any) -> None:
+    listing = speech(template, "", ToolCall("notes", {"list": "all"}))
+    ok = speech(template, "Fine.")
+    turns = (speech(template, "", noted("door", "red")), ok, listing, ok, listing, ok)
+    sampler = scripted(template, lambda turn, prompt: turns[turn])
+    agent = Agent(sampler, tools=toolbox(), max_tokens=1000)
+    assert results(list(agent.say("note it"))) == ["ok"]
+    assert results(list(agent.say("list"))) == ["door"]
+    agent.clear()
+    assert results(list(agent.say("list"))) == ["no notes"]
+
+
+def test_a_turn_that_broke_or_was_left_takes_no_notes(matura: Template, scripted: Any) -> None:
+    listing = speech(matura, "", ToolCall("notes", {"list": "all"}))
+    write, ok = speech(matura, "", noted("door", "red")), speech(matura, "Fine.")
+    turns = (write, speech(matura, "", ToolCall("faulty", {})), write, ok, listing, ok)
+    sampler = scripted(matura, lambda turn, prompt: turns[turn])
+    agent = Agent(sampler, tools=toolbox() | {"faulty": Faulty()}, max_tokens=1000)
+    assert results(list(agent.say("breaks"))) == ["ok"]
+    for event in agent.say("is left"):
+        if isinstance(event, Said):
+            break
+    assert results(list(agent.say("list"))) == ["no notes"]
+
+
+def test_a_chat_can_search_its_system_message_and_what_was_pasted(
+    matura: Template, scripted: Any
+) -> None:
+    find = speech(matura, "", ToolCall("search", {"query": "lamp chair"}))
+    ok = speech(matura, "Fine.")
+    turns = (find, ok, find, ok)
+    sampler = scripted(matura, lambda turn, prompt: turns[turn])
+    agent = Agent(sampler, tools=toolbox(), system="door: 1\nlamp: 2", max_tokens=1000)
+    assert results(list(agent.say("look"))) == ["lamp: 2"]
+    assert results(list(agent.say("box: 8\nlamp chair: 9\n\nlook again"))) == ["lamp chair: 9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -314,3 +315,44 @@ def test_prompts_made_of_ids_are_taken_as_they_are(matura: Template, scripted: A
 def test_a_trace_can_be_kept_as_json(matura: Template, scripted: Any) -> None:
     trace = play(scripted, matura, speech(matura, "", sum_of("1/2")), speech(matura, "0.5"))
     assert json.loads(json.dumps([record.result for record in trace.calls])) == ["0.5"]
+
+
+def test_conversations_of_a_batch_do_not_read_each_other_s_notes(
+    matura: Template, scripted: Any
+) -> None:
+    write = ToolCall("notes", {"set": "door", "to": "red"})
+    read = ToolCall("notes", {"get": "door"})
+
+    def script(turn: int, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        text = matura.tokenizer.decode(prompt)
+        if "ok" in text or "red" in text or "error" in text:
+            return speech(matura, "done")
+        return speech(matura, "", write if "write" in text else read)
+
+    said = (Message("user", "x"), Message("assistant", calls=(write,)), Message("tool", "1"))
+    earlier = Task("t", "", messages=(*said, Message("assistant", "k"), Message("user", "q")))
+    known = toolbox()
+    first, second, third = converse(
+        scripted(matura, script),
+        [asked("write"), asked("get"), dataclasses.replace(earlier, max_tokens=500)],
+        tools=known,
+    )
+    assert [record.result for record in first.calls] == ["ok"]
+    assert [record.ok for record in second.calls] == [False]
+    assert known["notes"].run({"list": "all"}) == "no notes"
+    # what an earlier turn wrote down is there, though this turn did not write it
+    assert third.reply == "done"
+
+
+def test_a_tool_that_breaks_while_it_listens_breaks_one_conversation(
+    matura: Template, scripted: Any
+) -> None:
+    class Deaf(Repeat):
+        def hear(self, message: Message) -> None:
+            if message.content == "a":
+                raise KeyError("lost")
+
+    sampler = scripted(matura, lambda turn, prompt: speech(matura, "fine"))
+    first, second = converse(sampler, [asked("a"), asked("b")], tools={"repeat": Deaf()})
+    assert first.error == "KeyError: 'lost'"
+    assert second.reply == "fine"

@@ -26,7 +26,8 @@ def theirs(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
                 {"type": "function", "function": {"name": c.name, "arguments": dict(c.arguments)}}
                 for c in message.calls
             ]
-        written.append(row)
+        beside = {"context": message.context, "think": message.think, "cite": message.cite}
+        written.append(row | {key: text for key, text in beside.items() if text})
     return written
 
 
@@ -77,6 +78,20 @@ def test_parity(both: tuple[Template, Any], conversation: tuple[Message, ...]) -
         Message("assistant", "b"),
     )
     assert_equal(template, hf, many)
+
+
+def test_parity_with_contexts_and_asides(both: tuple[Template, Any]) -> None:
+    template, hf = both
+    asked = Message("user", "q", context="what </myPT_user> says\n\n<|user|> x")
+    assert_equal(template, hf, (asked, Message("assistant", "a")))
+    assert_equal(template, hf, (Message("system", "s"), asked, Message("assistant", "a"), asked))
+    call = (ToolCall("calculator", {"expression": "1"}),)
+    thinks = Message("assistant", "a", call, think="t <|im_end|>", cite="c </myPT_cite>")
+    if template.dialect.think:
+        assert_equal(template, hf, (asked, thinks))
+    else:
+        with pytest.raises(Exception, match="no place for think"):
+            apply(hf, (asked, thinks), prompt=False)
 
 
 def test_parity_with_text_that_spells_tags(both: tuple[Template, Any], fuzz: Any) -> None:

@@ -50,6 +50,23 @@ def test_what_was_left_out_is_said() -> None:
     assert counted.cut == 2
 
 
+@quick
+@given(lengths_of, st.integers(2, 16), st.sampled_from(POLICIES), st.integers(0, 20))
+def test_short_examples_are_left_out_whole(
+    lengths: list[int], row_length: int, policy: str, least: int
+) -> None:
+    sizes = np.array(lengths, dtype=np.int64)
+    table, counted = pieces(sizes, row_length, policy, min_tokens=least)  # type: ignore[arg-type]
+    assert counted.tokens_in == counted.tokens_kept + sum(counted.tokens_lost.values())
+    short = [length for length in lengths if 0 < length < least]
+    assert counted.dropped.get("too short", 0) == len(short)
+    assert counted.tokens_lost.get("too short", 0) == sum(short)
+    enough = [length if length >= least else 0 for length in lengths]
+    alone, _ = pieces(np.array(enough, dtype=np.int64), row_length, policy)  # type: ignore[arg-type]
+    for column, expected in zip(table, alone, strict=True):
+        assert column.tolist() == expected.tolist()
+
+
 def test_pieces_that_teach_nothing_are_left_out_and_counted() -> None:
     lengths = np.array([4, 2, 1, 3])
     # the second example's only weight is on its first token, which nothing before it predicts

@@ -1,4 +1,4 @@
-"""JSON lines, plain or gzip: `text`, `messages`, or `prompt` and `completion`."""
+"""JSON lines, plain or gzip: documents, or conversations in any of the usual formats."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pydantic import Field, PositiveInt
 
 from matura.core.errors import DataError
 from matura.core.types import Conversation, Document, Given
-from matura.data.lines import LINE_LIMIT_BYTES, BadLine, decoded, lines
-from matura.data.rows import DEPTH_LIMIT, Format, format_of, item, parsed
+from matura.data.conversations import AsideUse, ContextUse, Format, Reader
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine, lines
+from matura.data.rows import DEPTH_LIMIT
 from matura.data.source import Source
 
 
 class Jsonl(Source):
-    """One JSON object per line. The first error stops, with file, line and what was expected.
+    """One JSON object, or nanochat's array, per line. The first error stops, with file, line and
+    what was expected.
 
     The first row decides the format of its file where `format` is `auto`; a later row of another
     kind is an error.
@@ -25,9 +27,17 @@ class Jsonl(Source):
     kind: Literal["jsonl"] = "jsonl"
     path: Path | tuple[Path, ...]
     """One file, or several that are read one after the other."""
-    format: Literal["auto", "text", "messages", "prompt"] = "auto"
+    format: Literal["auto"] | Format = "auto"
+    """`text`, `messages`, `prompt` (with `completion`), `sharegpt`, `alpaca`, `mypt` or `nanochat`;
+    `auto` tells by the keys of a file's first row."""
     field: str = "text"
     """Where a document's text stands."""
+    context: ContextUse = "auto"
+    """What becomes of an episode's `context`: `read` puts it in front of what the user first says,
+    `note` keeps it from the model; `auto` reads it unless it begins with `episode_id:`."""
+    asides: AsideUse = "keep"
+    """What the assistant thinks and cites in MyPT's episodes; `drop` it for a dialect that has no
+    place for it, as all but `mypt`."""
     limit: PositiveInt | None = None
     """Read no more than so many rows in all."""
     line_limit_bytes: PositiveInt = LINE_LIMIT_BYTES
@@ -53,13 +63,17 @@ class Jsonl(Source):
                 raise DataError(f"{path}: no rows; expected one JSON object per line")
 
     def _rows(self, path: Path) -> Iterator[Document | Conversation]:
-        format: Format | None = None if self.format == "auto" else self.format
+        reader = Reader(
+            None if self.format == "auto" else self.format,
+            self.field,
+            self.context,
+            self.asides,
+            self.depth_limit,
+        )
         for number, raw in lines(path, self.line_limit_bytes):
             if not raw.strip():
                 continue
             try:
-                row = parsed(decoded(raw), self.depth_limit)
-                format = format or format_of(row, self.field)
-                yield item(row, format, f"{path.name}:{number}", self.field)
+                yield reader.item(reader.row(raw), f"{path.name}:{number}")
             except BadLine as problem:
                 raise DataError(f"{path}:{number}: {problem}") from None

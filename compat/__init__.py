@@ -1,0 +1,1 @@
+"""Command lines of other systems, run by Matura."""

@@ -1,0 +1,1 @@
+"""MyPT's documented commands: their arguments, their files, Matura's library underneath."""

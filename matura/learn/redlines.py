@@ -1,0 +1,207 @@
+"""Red lines that show only over many steps: nothing is learnt, or what was learnt is gone.
+
+What is *not* a red line, and never stops a run: a loss that falls slowly, an old source that is
+half forgotten, an answer in the wrong case or to an unknown wording, a wrong answer now and then.
+So every line needs both a level that no healthy run stands at and, where time can heal it, the same
+again later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from matura.core.errors import RedLine
+from matura.models.decoder import Decoder
+
+WINDOW = 150
+"""Steps that are looked back on, and that a run has at least before it can be called stuck."""
+LOOK_EVERY = 10
+FALL = 0.001
+"""Share of the loss that it must fall by, over two thirds of the window, not to be flat."""
+NOISE = 2.0
+"""Standard errors of the difference that it must fall by besides. At 2, a loss of 9.5 with noise
+0.05 that falls by 0.0005 a step is not stuck, and random labels are."""
+NO_BETTER = 0.98
+"""Of the unigram entropy: whoever does not even get here knows no more than which tokens are
+common."""
+HIGH = 0.3
+"""Share of ln V below which no loss counts as stuck: a few answers repeated have little entropy."""
+CHANCE = 0.9
+"""Share of ln V from which a loss counts as chance: 9.7 of a vocabulary of 50,257."""
+LOST = 0.5
+"""Part of what separates a loss from chance that must be gone: forgetting without any replay cost a
+2M base 0.26 of it (LOG 2026-11-20)."""
+LOST_NATS = 1.0
+"""And the rise in nats, for models that never were far from chance."""
+IN_A_ROW = 5
+"""Steps so bad in a row: a batch of another kind comes alone."""
+ENOUGH = 20
+"""Steps before their median is a level to compare with."""
+LOUD = 30.0
+"""Times the median norm from which an embedding row is loud."""
+RATE_UP = 0.5
+"""Share of the full learning rate from which steps count: warming up, nothing may move yet."""
+
+
+@dataclass
+class RedLines:
+    """The slow detectors of one run; `state` survives a restart."""
+
+    vocab_size: int
+    unigram: float | None = None
+    """Entropy in nats of the trained tokens, if it is known."""
+    recent: list[float] = field(default_factory=list)
+    over: int = 0
+    """Steps in a row that were far worse than the recent ones."""
+    lowest: dict[str, float] = field(default_factory=dict)
+    """Lowest loss of each source that was measured in this stage."""
+    rows: tuple[int, int] | None = None
+    """Zero and loud embedding rows at the start."""
+
+    @property
+    def chance(self) -> float:
+        """The loss of knowing nothing."""
+        return math.log(self.vocab_size)
+
+    def begin(self, model: Decoder, losses: Mapping[str, float]) -> None:
+        """Remembers what the model was before its first step."""
+        self.rows = odd_rows(model)
+        self.lowest = dict(losses)
+
+    def step(self, step: int, name: str, loss: float, rate: float) -> None:
+        """Raises RedLine if learning has stopped, or has come undone."""
+        if rate < RATE_UP and len(self.recent) < WINDOW:
+            return
+        if self._far_worse(loss):
+            self.over += 1
+            if self.over >= IN_A_ROW:
+                raise RedLine(
+                    f"lost what it had learnt: step {step}, {name}: {self.over} steps in a row at "
+                    f"{loss:.3f}, {median(self.recent):.3f} before; try a lower learning rate, or "
+                    "look at what was done to the weights"
+                )
+            return  # what is rejected never enters the window
+        self.over = 0
+        self.recent = [*self.recent[-WINDOW + 1 :], loss]
+        if len(self.recent) == WINDOW and step % LOOK_EVERY == LOOK_EVERY - 1:
+            self._stuck(step, name)
+
+    def _far_worse(self, loss: float) -> bool:
+        if len(self.recent) < ENOUGH:
+            return False
+        before = median(self.recent)
+        return loss - before > max(LOST * (self.chance - before), LOST_NATS)
+
+    def _stuck(self, step: int, name: str) -> None:
+        third = WINDOW // 3
+        early, late = self.recent[:third], self.recent[-third:]
+        now = median(late)
+        known = CHANCE * self.chance if self.unigram is None else NO_BETTER * self.unigram
+        if now < max(known, HIGH * self.chance):
+            return
+        fall = median(early) - now
+        # of a median, from the median deviation; the difference of two
+        error = 1.4826 * median(abs(loss - now) for loss in late) * 1.2533 * (2 / third) ** 0.5
+        if fall >= max(FALL * now, NOISE * error):
+            return
+        against = (
+            f"chance is {self.chance:.3f}"
+            if self.unigram is None
+            else f"knowing only how common each token is gives {self.unigram:.3f}"
+        )
+        raise RedLine(
+            f"not learning: step {step}, {name}: the loss has stood at {now:.3f} for {WINDOW} "
+            f"steps ({against}); are the labels random or shuffled, or the learning rates far off?"
+        )
+
+    def evaluation(
+        self,
+        step: int,
+        model: Decoder,
+        losses: Mapping[str, float],
+        flags: Mapping[str, str],
+        before: Mapping[str, str],
+    ) -> None:
+        """Raises RedLine if a source's loss, the embeddings or the behaviour is beyond repair.
+
+        `flags` are what the answers show, by detector, and `before` those of the evaluation before:
+        one that is there both times stops the run.
+        """
+        for name, loss in losses.items():
+            before_it = self.lowest.get(name)
+            if before_it is not None and loss - before_it > max(
+                LOST * (self.chance - before_it), LOST_NATS
+            ):
+                raise RedLine(
+                    f"lost basic language: step {step}, {name}: validation loss {loss:.3f}, "
+                    f"{before_it:.3f} at best (chance {self.chance:.3f}): are the embeddings whole?"
+                )
+        for name, loss in losses.items():
+            self.lowest[name] = min(loss, self.lowest.get(name, loss))
+        zero, loud = odd_rows(model)
+        zero_then, loud_then = self.rows or (0, 0)
+        if zero > zero_then or loud > loud_then:
+            raise RedLine(
+                f"embeddings broken: step {step}: {zero} rows of zeros ({zero_then} at the start), "
+                f"{loud} rows more than {LOUD:g} times as long as usual ({loud_then} at the start)"
+            )
+        for name in flags.keys() & before.keys():
+            raise RedLine(f"{name}: step {step}, and the evaluation before: {flags[name]}")
+
+    def state(self) -> dict[str, Any]:
+        """What must survive a restart."""
+        return {
+            "recent": list(self.recent),
+            "over": self.over,
+            "lowest": dict(self.lowest),
+            "rows": None if self.rows is None else list(self.rows),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Back to a saved state."""
+        self.recent, self.over = [float(loss) for loss in state["recent"]], int(state["over"])
+        self.lowest = {str(name): float(loss) for name, loss in state["lowest"].items()}
+        rows = state["rows"]
+        self.rows = None if rows is None else (int(rows[0]), int(rows[1]))
+
+
+def odd_rows(model: Decoder) -> tuple[int, int]:
+    """How many embedding rows are nothing but zeros, and how many are far longer than usual."""
+    with torch.no_grad():
+        norms = model.model.embed_tokens.weight.norm(dim=1)
+        usual = norms.median()
+        return int((norms == 0).sum()), int((norms > LOUD * usual).sum())
+
+
+@dataclass
+class Untouched:
+    """Between two steps nothing may change the weights: what does is no training."""
+
+    sums: torch.Tensor | None = None
+
+    def after(self, model: Decoder) -> None:
+        """Remembers the embeddings as an update left them."""
+        self.sums = _row_sums(model)
+
+    def before(self, step: int, model: Decoder) -> None:
+        """Raises RedLine if an embedding row is no longer what the last update made it."""
+        if self.sums is None:
+            return
+        changed = torch.nonzero(_row_sums(model) != self.sums).flatten().tolist()
+        if changed:
+            some = ", ".join(map(str, changed[:5])) + (" …" if len(changed) > 5 else "")
+            raise RedLine(
+                f"embeddings broken: before step {step}: {len(changed)} rows changed since the "
+                f"last update (ids {some}): something besides training wrote into the weights"
+            )
+
+
+def _row_sums(model: Decoder) -> torch.Tensor:
+    with torch.no_grad():
+        return model.model.embed_tokens.weight.sum(dim=1)

@@ -1,0 +1,397 @@
+"""Facts, the schema they are to fill, and the JSON they come to: what `structured` is made of.
+
+A schema is written short (`name, age#, tags[], paid:bool, city?, owner{name}`) or in words (`name
+text, age number, tags list, paid bool, city text optional`). Whether a value is a string, a number,
+a list or a boolean is decided by the schema alone: `code 407` is `"407"` under `code` and 407 under
+`code#`. A schema belongs to training or to exams by a hash of its names and types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from matura.core.rng import Rng
+from matura.core.types import Split
+from matura.lessons.phrasing import is_for_exam
+from matura.lessons.words import Language, Words, word_split
+
+Type = Literal["text", "number", "list", "bool"]
+Form = Literal["RECORD", "OPTIONAL", "NESTED"]
+Value = str | int | float | bool | list[str]
+
+SHORT: Mapping[Type, str] = {"text": "", "number": "#", "list": "[]", "bool": ":bool"}
+WORDED: Mapping[Language, Mapping[Type, str]] = {
+    "en": {"text": " text", "number": " number", "list": " list", "bool": " bool"},
+    "de": {"text": " text", "number": " zahl", "list": " liste", "bool": " bool"},
+}
+TRUE: Mapping[Language, str] = {"en": "yes", "de": "ja"}
+FALSE: Mapping[Language, str] = {"en": "no", "de": "nein"}
+
+_MOST_WORDS = 4
+"""In all text values of a record: what keeps an answer within about 60 tokens."""
+_TRIES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names a language's fields have, by what is usual for them, and phrases that tell a value
+    without the name."""
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    flags: tuple[str, ...]
+    lists: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Names of nested objects."""
+    cues: Mapping[str, str]
+    """With `{v}` for the value."""
+    is_: tuple[str, str]
+    """One, many."""
+    and_: str
+    not_: str
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
+KEYS: Mapping[Language, Keys] = {
+    "en": Keys(
+        words=_split("name title author country brand place team role topic maker"),
+        numbers=_split("age price year weight width count score code pages rank total"),
+        flags=_split("paid active sold ready urgent done valid"),
+        lists=_split("tags parts hobbies items members guests colours names"),
+        groups=_split("owner sender boss customer agent device"),
+        cues={
+            "name": "called {v}",
+            "author": "written by {v}",
+            "country": "comes from {v}",
+            "place": "lives in {v}",
+            "team": "plays for {v}",
+            "role": "works as {v}",
+            "topic": "reads about {v}",
+            "maker": "made by {v}",
+            "age": "{v} years old",
+            "price": "costs {v}",
+            "weight": "weighs {v}",
+            "score": "scored {v}",
+            "tags": "tagged {v}",
+            "guests": "visited by {v}",
+        },
+        is_=("is", "are"),
+        and_="and",
+        not_="not",
+    ),
+    "de": Keys(
+        words=_split("name titel autor land marke ort rolle thema"),
+        numbers=_split("alter preis jahr gewicht breite anzahl punkte code seiten rang"),
+        flags=_split("bezahlt aktiv fertig offen verkauft dringend"),
+        lists=_split("tags teile mitglieder gäste farben"),
+        groups=_split("besitzer absender kunde chef"),
+        cues={
+            "name": "heißt {v}",
+            "land": "kommt aus {v}",
+            "ort": "wohnt in {v}",
+            "alter": "{v} Jahre alt",
+            "preis": "kostet {v}",
+            "gewicht": "wiegt {v}",
+        },
+        is_=("ist", "sind"),
+        and_="und",
+        not_="nicht",
+    ),
+}
+
+RESERVED = frozenset(
+    {*TRUE.values(), *FALSE.values()}
+    | {
+        name
+        for keys in KEYS.values()
+        for name in (*keys.words, *keys.numbers, *keys.flags, *keys.lists, *keys.groups)
+    }
+)
+"""No payload word, in lower case: `name title` would be one fact or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something the text tells; `group` is the nested object it is about, or empty."""
+
+    key: str
+    said: tuple[str, ...]
+    """Its words: as many as the list has parts, else one."""
+    group: str = ""
+    cued: bool = False
+    """Told by a phrase of its own, without its name or with its name as a verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A place in the schema. Without a fact the text gives it no value, so it is left out."""
+
+    key: str
+    type: Type
+    fact: Fact | None
+    group: str = ""
+    optional: bool = False
+
+    @property
+    def spelled(self) -> str:
+        """What the split by schema goes by."""
+        return f"{self.group}.{self.key}:{self.type}{'?' if self.optional else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A text, a schema to fill from it, and all words of the text that are payload."""
+
+    text: str
+    fields: tuple[Field, ...]
+    joiner: str
+    """What stands between the parts of a list in the text."""
+    payload: tuple[str, ...]
+    language: Language
+
+    @property
+    def split_key(self) -> str:
+        """The schema by its names and types, in one order."""
+        return "schema " + " ".join(sorted(field.spelled for field in self.fields))
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The object, in the schema's order."""
+        made: dict[str, Any] = {}
+        for field in self.fields:
+            inner = made.setdefault(field.group, {}) if field.group else made
+            if field.fact is not None:
+                inner[field.key] = _value(field.fact, field.type, self.joiner, self.language)
+        return made
+
+    def schema(self, rng: Rng) -> str:
+        """The schema in one of its two notations, in order."""
+        marks = SHORT if rng.random() < 0.6 else WORDED[self.language]
+        optional = "?" if marks is SHORT else " optional"
+        parts: list[str] = []
+        for place, field in enumerate(self.fields):
+            part = field.key + marks[field.type] + (optional if field.optional else "")
+            if field.group and field.group == (self.fields[place - 1].group if place else ""):
+                parts[-1] = f"{parts[-1][:-1]}, {part}}}"
+            else:
+                parts.append(f"{field.group}{{{part}}}" if field.group else part)
+        return ", ".join(parts)
+
+
+def spell_json(value: object) -> str:
+    """JSON without spaces: fewest tokens, and one spelling of each value."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def number(rng: Rng, split: Split) -> str:
+    """A number of that split, of at most four characters: whole, or with one decimal."""
+    while True:
+        if rng.random() < 0.15:
+            said = f"{rng.randrange(100)}.{rng.randint(1, 9)}"
+        else:
+            said = str(rng.randrange(10 ** rng.randint(1, 4)))
+        if word_split(said) == split:
+            return said
+
+
+def plain_words(words: Words, rng: Rng, count: int, language: Language) -> list[str]:
+    """That many words of the split, none of which names a field or says yes or no."""
+    while True:
+        drawn = words.payload(rng, count, language).split(" ")
+        if not {word.casefold() for word in drawn} & RESERVED:
+            return drawn
+
+
+def tell(words: Words, rng: Rng, form: Form, count: int, language: Language, prose: float) -> Told:
+    """A text and a schema of `count` fields whose names and types are of the words' split."""
+    while True:
+        told = _tell(words, rng, form, count, language, prose)
+        if told.payload and is_for_exam(told.split_key) == (words.split == "exam"):
+            return told
+
+
+def retyped(told: Told, rng: Rng, split: Split) -> Told | None:
+    """The same text under a schema that wants other types, if one of the split is found soon."""
+    for _ in range(_TRIES):
+        fields = tuple(
+            replace(field, type=_other_type(field)) if rng.random() < 0.6 else field
+            for field in told.fields
+        )
+        other = replace(told, fields=fields)
+        changed = other.answer != told.answer or other.split_key != told.split_key
+        if changed and is_for_exam(other.split_key) == (split == "exam"):
+            return other
+    return None
+
+
+def _tell(words: Words, rng: Rng, form: Form, count: int, language: Language, prose: float) -> Told:
+    keys = KEYS[language]
+    spare = 1 if rng.random() < 0.4 else 0
+    names = _names(keys, rng, count + spare)
+    inner = min(count, rng.randint(1, 2)) if form == "NESTED" else 0
+    group = rng.choice(keys.groups)
+    facts = _facts(names, [group] * inner, keys, words, rng, language, prose)
+    absent = 0
+    if form == "OPTIONAL":
+        absent = rng.randint(0, min(2, count - 1))
+    fields: list[Field] = []
+    for place, fact in enumerate(facts[:count]):
+        optional = form == "OPTIONAL" and (place < absent or place == 0 or rng.random() < 0.3)
+        given = None if place < absent else fact
+        type_ = _usual_type(fact, keys, rng)
+        fields.append(Field(fact.key, type_, given, fact.group, optional))
+    flat = fields[inner:]
+    rng.shuffle(flat)
+    flat[(at := rng.randint(0, len(flat))) : at] = fields[:inner]
+    present = list(facts[absent:])
+    grouped = inner == 2 and rng.random() < 0.5
+    join = rng.choice((", ", ", ", "; ", "\n", " | "))
+    joiner = rng.choice((f" {keys.and_} ", f" {keys.and_} ", " + ", "/"))
+    if join != ", " and not grouped and rng.random() < 0.3:
+        joiner = ", "
+    return Told(
+        text=_text(present, grouped, join, joiner, keys, rng),
+        fields=tuple(flat),
+        joiner=joiner,
+        payload=tuple(
+            word
+            for fact in present
+            if fact.said[0] not in (TRUE[language], FALSE[language])
+            for part in fact.said
+            for word in part.split(" ")
+        ),
+        language=language,
+    )
+
+
+def _names(keys: Keys, rng: Rng, count: int) -> list[str]:
+    """Different names: four kinds as likely as each other, lists at most once, as they are long."""
+    found: list[str] = []
+    kinds = [keys.words, keys.words, keys.numbers, keys.flags, keys.lists]
+    while len(found) < count:
+        kind = rng.choice(kinds)
+        name = rng.choice(kind)
+        if name not in found:
+            found.append(name)
+            if kind is keys.lists:
+                kinds.remove(keys.lists)
+    return found
+
+
+def _facts(
+    names: Sequence[str],
+    groups: Sequence[str],
+    keys: Keys,
+    words: Words,
+    rng: Rng,
+    language: Language,
+    prose: float,
+) -> list[Fact]:
+    """One fact for each name; the first ones are about their group."""
+    room = _MOST_WORDS
+    sizes: list[list[int]] = []
+    for name in names:
+        parts = rng.randint(1, 3) if name in keys.lists else 1
+        long = name in keys.words and rng.random() < 0.25
+        wanted = [2 if long else 1] * parts
+        if sum(wanted) > room:
+            wanted = [1]
+        room -= sum(wanted) if name in keys.words or name in keys.lists else 0
+        room = max(room, 1)
+        sizes.append(wanted)
+    total = sum(sum(s) for n, s in zip(names, sizes, strict=True) if _worded(n, keys))
+    drawn = iter(plain_words(words, rng, total, language) if total else [])
+    used: set[str] = set()
+    facts: list[Fact] = []
+    for place, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        group = groups[place] if place < len(groups) else ""
+        cued = not group and rng.random() < prose and (name in keys.cues or name in keys.flags)
+        if _worded(name, keys):
+            said = tuple(" ".join(next(drawn) for _ in range(n)) for n in size)
+        elif name in keys.flags:
+            said = (rng.choice((TRUE, FALSE))[language],)
+        else:
+            while (one := number(rng, words.split)) in used:
+                pass
+            used.add(one)
+            said = (one,)
+        facts.append(Fact(name, said, group, cued))
+    return facts
+
+
+def _worded(name: str, keys: Keys) -> bool:
+    return name in keys.words or name in keys.lists
+
+
+def _usual_type(fact: Fact, keys: Keys, rng: Rng) -> Type:
+    """What its name suggests; a quarter of numbers and of flags are wanted as text all the same."""
+    if fact.key in keys.lists:
+        return "list"
+    if fact.key in keys.words:
+        return "text"
+    if fact.key in keys.numbers:
+        return "text" if rng.random() < 0.25 else "number"
+    return "bool" if fact.cued or rng.random() < 0.75 else "text"
+
+
+def _other_type(field: Field) -> Type:
+    """The other type its fact could be wanted as; its own where there is none."""
+    fact = field.fact
+    if fact is None:
+        return field.type
+    flag = fact.said[0] in (*TRUE.values(), *FALSE.values())
+    if flag and fact.cued:
+        return field.type
+    if field.type != "text":
+        return "text"
+    if flag:
+        return "bool"
+    digits = len(fact.said) == 1 and fact.said[0].replace(".", "").isdigit()
+    return "number" if digits else "list"
+
+
+def _value(fact: Fact, type_: Type, joiner: str, language: Language) -> Value:
+    said = joiner.join(fact.said)
+    match type_:
+        case "number":
+            return float(said) if "." in said else int(said)
+        case "bool":
+            return said == TRUE[language]
+        case "list":
+            return list(fact.said)
+    return said
+
+
+def _text(
+    facts: Sequence[Fact], grouped: bool, join: str, joiner: str, keys: Keys, rng: Rng
+) -> str:
+    """The facts in any order, with one way to say `is` throughout."""
+    link = rng.choice((" ", " ", ": ", " = ", f" {keys.is_[0]} "))
+    between = rng.choice((" ", " ", "."))
+    told = [_said(fact, link, joiner, keys) for fact in facts if not fact.group]
+    inner = [fact for fact in facts if fact.group]
+    if grouped and inner:
+        lines = ", ".join(_said(fact, link, joiner, keys) for fact in inner)
+        told.append(f"{inner[0].group} ({lines})")
+    else:
+        told += [f"{fact.group}{between}{_said(fact, link, joiner, keys)}" for fact in inner]
+    rng.shuffle(told)
+    return join.join(told)
+
+
+def _said(fact: Fact, link: str, joiner: str, keys: Keys) -> str:
+    value = joiner.join(fact.said)
+    if fact.cued and fact.key in keys.flags:
+        no = "" if value in TRUE.values() else f"{keys.not_} "
+        return f"{keys.is_[0]} {no}{fact.key}"
+    if fact.cued:
+        return keys.cues[fact.key].replace("{v}", value)
+    if fact.key in keys.lists:
+        link = link.replace(*keys.is_)
+    return f"{fact.key}{link}{value}"
