@@ -113,7 +113,8 @@ def learn(
         "compute": str(compute),
         **notes,
     }
-    return Made(tokens=fitted.steps * rows * (row_length - 1), shares=shares, numbers=numbers)
+    read = report["tokens"] * fitted.steps * rows / len(feed)  # padding is not counted
+    return Made(tokens=round(read), shares=shares, numbers=numbers)
 
 
 def plan_fit(train: Train, feed_rows: int, batch_rows: int, sequence_length: int) -> Any:
