@@ -237,7 +237,8 @@ def _read(
         if time.monotonic() - began > READ_S:
             ended = False
             break
-    if not items:
+    tokenless = codec is None and not divided_by_content(source)  # type: ignore[arg-type]
+    if not items and not tokenless:  # token runs are nothing that a tokenizer could learn from
         raise DataError(f"{stage}: the source {source.kind!r} yielded nothing")  # type: ignore[attr-defined]
     took, size = time.monotonic() - began, _size(items)
     whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, size))
