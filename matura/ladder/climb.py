@@ -40,8 +40,10 @@ from matura.core.store import (
     work_place,
 )
 from matura.ladder import gate
+from matura.ladder.calibrate import shape_of
 from matura.ladder.lineage import input_hashes, lineage
 from matura.ladder.machine import forget_peak, machine, peak_rss_bytes
+from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
 from matura.ladder.recipe import Recipe, spell
 from matura.ladder.transcript import EXAMS, RECIPE, Row, read_row
 from matura.stages.prompts import load as load_prompts
@@ -110,10 +112,6 @@ def _least_bytes(recipe: Recipe, steps: Sequence[Step]) -> int:
     making = sum(step.action == "make" and step.stage.trains for step in steps)
     if not making:
         return 0
-    # Here, not above: torch, which a ladder that is all there need not wait for
-    from matura.ladder.calibrate import shape_of
-    from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
-
     model_bytes = 4 * shape_of(recipe, recipe.tokenizer.vocab_size).parameters
     return round(model_bytes * (making + CHECKPOINTS_KEPT * STATE_TIMES))
 

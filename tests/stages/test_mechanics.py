@@ -165,7 +165,7 @@ def test_every_option_at_once_and_an_interrupted_twin(
         CHAT + "neftune=50",
         CHAT + "order=random",
         CHAT + "positions=row",
-        CHAT + "min_tokens=16",
+        CHAT + "min_tokens=22",
         CHAT + "patience=2",
     )
     straight, twin = tmp_path / "straight", tmp_path / "twin"
