@@ -16,6 +16,7 @@ EVERY_PYTHON = [
     *FILES,
     *sorted((ROOT / "tests").rglob("*.py")),
     *sorted((ROOT / "bench").rglob("*.py")),
+    *sorted((ROOT / "compat").rglob("*.py")),
 ]
 CORPUS = {"core", "text", "data", "lessons"}
 BELOW = CORPUS | {"models", "learn", "talk", "exams"}
@@ -43,6 +44,8 @@ LATER = {
 }
 """Function-local imports of our own modules that lead to torch, with the reason."""
 LINES, FUNCTION_LINES = 400, 80
+GUESTS = sorted((ROOT / "compat").rglob("*.py"))
+"""Other systems' command lines: they may use every room, and no room knows of them."""
 CALLS = {  # never called, and why
     "eval": "text is never code",
     "exec": "text is never code",
@@ -195,6 +198,29 @@ def test_what_is_never_done(path: Path) -> None:
     assert not MODULES_NEVER & {*top, *inside}
 
 
+@pytest.mark.parametrize("path", GUESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_guests_keep_to_the_rules_of_the_house(path: Path) -> None:
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), "no docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in CALLS, f"{called}: {CALLS[called]}"
+            assert called != "print", "only the ledger and the CLI print"
+        if isinstance(node, ast.ExceptHandler):
+            caught = "" if node.type is None else ast.unparse(node.type)
+            assert caught not in ("", "Exception", "BaseException"), f"line {node.lineno}"
+    top, inside = imports(tree)
+    assert not [name for name in top if within(name, ("torch", *TORCH_ROOMS))]
+    assert not MODULES_NEVER & {*top, *inside}
+
+
+@files
+def test_no_room_knows_of_guests(path: Path) -> None:
+    top, inside = imports(tree_of(path), typing=True)
+    assert not [name for name in (*top, *inside) if within(name, ("compat",))]
+
+
 def test_no_import_goes_round_in_circles() -> None:
     graph = {module_of(path): set(ours(imports(tree_of(path))[0])) for path in FILES}
     done: set[str] = set()
@@ -217,7 +243,7 @@ OUTSIDE = re.compile(r"(?:^|[\s`'(])(?:\.\./|/(?:home|root|work|tmp|Users)/)", r
 def test_documents_lead_nowhere_outside() -> None:
     """No path of somebody's machine, and none that leaves the checkout."""
     listed = [ROOT / name for name in ("README.md", "Makefile", "pyproject.toml", ".ci/run")]
-    folders = ("docs", "bench", "recipes")
+    folders = ("docs", "bench", "recipes", "compat")
     texts = [*listed, *(p for f in folders for p in sorted((ROOT / f).rglob("*")) if p.is_file())]
     for path in texts:
         if path.suffix in {"", ".md", ".toml", ".yaml", ".py"}:

@@ -151,6 +151,7 @@ def trained(
     exams: Mapping[int, float] | None = None,
     ledger: Noted | None = None,
     scratch: bool = True,
+    **more: Any,
 ) -> Outcome:
     """A run from fresh objects, as a new process would make them; goes on from what is there."""
     model = fresh() if model is None else model
@@ -163,6 +164,7 @@ def trained(
         evaluate=evaluate or by_validation(model, exams),
         checkpoints=Checkpoints(folder),
         ledger=ledger,
+        **more,
     )
     return Outcome(ledger.losses, weights_of(model), fitted, ledger.rows)
 

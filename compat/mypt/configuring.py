@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -13,7 +13,9 @@ from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.core.record import Frozen
 from matura.data.tokens import read_object
-from matura.models.decoder import DecoderConfig
+
+if TYPE_CHECKING:
+    from matura.models.decoder import DecoderConfig
 
 NO_USE = {
     "dropout": "Matura's models have none",
@@ -64,7 +66,7 @@ class Config(Frozen):
     batch_sampling_mode: Literal["epoch", "random"] = "epoch"
     episode_min_tokens: int = Field(default=0, ge=0)
     epoch_seed: int = Field(default=0, ge=0)
-    eval_sets: dict[str, Path] = {}
+    eval_sets: dict[str, Path] = Field(default_factory=dict)
     """Prepared folders on which the loss is measured before and after."""
     n_embd: PositiveInt | None = None
     n_layer: PositiveInt | None = None

@@ -20,6 +20,7 @@ GENERATE = Command(
     "matura generate checkpoints/MODEL --prompt TEXT",
     "needs no tags; `matura chat checkpoints/MODEL` talks",
 )
+TAG = "<myPT_"
 _TYPED_NEWLINE = re.compile(r"(<myPT_eot>|</myPT_\w+>)(?:\\n)+(?=<myPT_)")
 
 
@@ -38,15 +39,14 @@ def _generate(asked: argparse.Namespace) -> None:
     base = checkpoint(asked.model_name)
     if base.notice:
         GENERATE.tell(base.notice)
-    prompt, turns = asked.prompt, ()
-    if "<myPT_" in prompt:
-        turns, notice = understood(prompt)
-        prompt = None
-        if notice:
-            GENERATE.tell(notice)
+    turns, notice = understood(asked.prompt) if TAG in asked.prompt else ((), "")
+    if notice:
+        GENERATE.tell(notice)
+    if not turns and base.found.speaks == "chat":
+        GENERATE.tell("no tags: read as what the user says, as a chat model is asked")
     answer = said.generate(
         base.found,
-        prompt=prompt,
+        prompt=None if turns else asked.prompt,
         conversation=turns,
         max_tokens=asked.max_new_tokens,
         temperature=asked.temperature,

@@ -53,12 +53,23 @@ def format_lock(arguments: Sequence[str] | None = None) -> int:
     """`--mode --math --output_dir` → `mypt_format_lock_v1.jsonl`."""
     parser = FORMAT_LOCK.parser()
     _usual(parser, "data/sft_format_lock")
-    parser.add_argument("--mode", choices=("full", "minimal"), default="full")
-    parser.add_argument("--math", choices=("include", "exclude", "only", "minimal"), default="include")
+    parser.add_argument("--mode", choices=("full", "minimal"), help="full if absent")
+    parser.add_argument(
+        "--math", choices=("include", "exclude", "only", "minimal"), help="include if absent"
+    )
 
     def work(asked: argparse.Namespace) -> None:
-        size = asked.max_examples or SIZES[asked.mode]
-        lesson = FormatLock(mode=asked.mode, math=asked.math, max_examples=size)
+        mode, math = asked.mode or "full", asked.math or "include"
+        size, german = SIZES[mode], FormatLock().german
+        if asked.mode is None and asked.math is None:
+            size, german = FormatLock.presets["run1"], 0.0
+            FORMAT_LOCK.tell(
+                f"without --mode and --math: {size:,} episodes in English, as the regime's first "
+                f"stage has them; --mode full makes {SIZES['full']:,}"
+            )
+        lesson = FormatLock(
+            mode=mode, math=math, max_examples=asked.max_examples or size, german=german
+        )
         _write(FORMAT_LOCK, lesson, asked, "mypt_format_lock_v1.jsonl")
 
     return FORMAT_LOCK.run(parser, work, arguments)
@@ -117,7 +128,9 @@ def _write(command: Command, lesson: Lesson, asked: argparse.Namespace, name: st
     with telling(path, "write"):
         asked.output_dir.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, jsonl(rows))
-    out.line(f"{path}: {len(rows):,} episodes, {len({r['_meta']['payload'] for r in rows}):,} payloads")
+    out.line(
+        f"{path}: {len(rows):,} episodes, {len({r['_meta']['payload'] for r in rows}):,} payloads"
+    )
 
 
 def episodes(

@@ -19,7 +19,7 @@ MIX = Command(
     "mix_tokenized_datasets.py",
     "Token folders with a share of replayed ones.",
     "matura run recipes/curriculum.yaml",
-    "a stage's replay: [{stage: base, share: 0.13}] needs no copy and keeps its own validation loss",
+    "a stage's replay: [{stage: base, share: 0.13}] needs no copy, with its own loss",
 )
 
 

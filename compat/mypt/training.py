@@ -27,7 +27,7 @@ from matura.core.errors import DriftError, RecipeError
 from matura.core.ledger import CLOCK, Ledger
 from matura.core.lock import RunLock
 from matura.core.record import differences, plain
-from matura.core.store import RECORD, Folder, publish, sha256_of
+from matura.core.store import Folder, publish, sha256_of
 from matura.data.sources.prepared import Prepared
 from matura.ladder.climb import ASKED
 from matura.ladder.lineage import input_hashes, lineage
@@ -212,6 +212,8 @@ def _made(asked: Asked, recipe: Recipe, final: Path) -> Folder:
         TRAIN.tell(f"{final}: there already")
         return folder
     work = final.with_name(final.name + WORK)
+    if work.exists() and not any(work.glob("state/step-*")):
+        delete(work)  # nothing was learnt yet
     if (work / ASKED).exists():
         _refuse_drift(work, read_json(work / ASKED), wanted)
     with telling(work, "make"):

@@ -20,7 +20,7 @@ from matura.core.errors import DataError
 from matura.core.types import Document, TextCodec
 
 METADATA, STATE = "dataset_metadata.json", "tokenizer_state.json"
-WIDTHS = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+WIDTHS: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 DOCUMENT_TOKENS = 4096
 """The files keep no document ends, so they are cut every so often; packing cuts further."""
 
@@ -49,7 +49,7 @@ class TokenFolder:
                 "again from its JSONL"
             )
         about = read_object(path / METADATA)
-        name = about.get("dtype", "uint32")
+        name = str(about.get("dtype", "uint32"))
         if name not in WIDTHS:
             raise DataError(f"{path / METADATA}: dtype {name!r}; expected {' or '.join(WIDTHS)}")
         folder = cls(path, WIDTHS[name], about)

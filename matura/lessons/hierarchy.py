@@ -6,7 +6,8 @@ payload is asked for under all conditions: plainly, against the rule, with a sys
 user typed himself, and where no rule stands against it; so neither the rule nor the user's wish
 alone gives the answer.
 
-About 3 million wordings with 11,000,000 payloads of one to three ordinary words.
+About 5 million wordings of rules and 3,300 of texts with tags, each with any one to three ordinary
+or made-up words and any one or two of some 80 tags.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ makes somebody else of the assistant, and what it says there counts; so the mode
 before it recites. The persona's own answers are the same in training and exams, as they must be;
 what an exam asks is a wording never seen.
 
-About 8,800 wordings for one thing and 13 million for three, each with one answer; 2,300 wordings of
-other names and tens of millions of given personas, with names made up afresh.
+About 8,800 wordings for one thing, 380,000 for two and 14 million for three, each with one answer;
+2,300 wordings of other names and over 7 million of given personas, with names made up afresh.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from matura.exams.proof import score_from_json
 from matura.ladder.gate import worst
 from matura.ladder.status import Status, status
 from matura.ladder.transcript import EXAMS, Row, rows
+from matura.report.prompted import Prompted, prompted
 
 RIGHT_SHOWN, WRONG_SHOWN = 3, 5
 
@@ -63,6 +64,8 @@ class Stage:
     shares: tuple[Share, ...]
     compute: str
     parameters: int
+    prompted: Prompted | None = None
+    """What its eval prompts were answered with."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _stage(row: Row) -> Stage:
         or _from_lineage(row),
         compute=str(numbers.get("compute", "")),
         parameters=int(numbers.get("parameters", 0)),
+        prompted=prompted(row.folder),
     )
 
 

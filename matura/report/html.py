@@ -16,6 +16,8 @@ from matura.core.types import Item, Outcome
 from matura.ladder.transcript import Row, Sitting
 from matura.report.charts import SERIES, bars, curve
 from matura.report.facts import Facts, Samples, Share, Stage, facts
+from matura.report.prompted import Prompted
+from matura.report.prompted import told as told_prompts
 from matura.report.style import STYLE
 
 REPORT = "report.html"
@@ -52,7 +54,9 @@ def page(found: Facts) -> str:
             *_ladder(found),
             *_heat(found),
             *_curves(found),
-            *_samples(found.samples),
+            *_samples(
+                found.samples, [(s.row.name, s.prompted) for s in found.stages if s.prompted]
+            ),
             *_mixtures(found),
             *_lineage(found),
             *_costs(found),
@@ -228,13 +232,14 @@ def _legend(parts: Iterable[tuple[str, int]]) -> str:
     return f'<ul class="legend num">{items}</ul>'
 
 
-def _samples(samples: Sequence[Samples]) -> Iterator[str]:
-    if not samples:
+def _samples(samples: Sequence[Samples], answers: Sequence[tuple[str, Prompted]]) -> Iterator[str]:
+    if not samples and not answers:
         return
     yield _section(
         "samples",
         "Samples",
-        "Of each exam's last sitting: a few right answers and the worst ones, tags shown.",
+        "Of each exam's last sitting: a few right answers and the worst ones, tags shown; and each "
+        "stage's eval prompts, if it had any.",
     )
     for told in samples:
         cell = told.score.overall
@@ -254,6 +259,7 @@ def _samples(samples: Sequence[Samples]) -> Iterator[str]:
         for item in told.right:
             yield _sample(item, "✓", likelihood)
         yield "</div></details>"
+    yield from told_prompts(answers)
 
 
 def _sample(item: Item, mark: str, likelihood: bool) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from matura.core.errors import RecipeError
@@ -130,11 +138,11 @@ TOKENS = 1_000_000
 class Train(Frozen):
     """How long and how fast a stage learns; lengths in tokens, which do not move with the batch."""
 
-    tokens: PositiveInt | None = None
-    """Tokens seen, pad not counted; 1,000,000 if neither this nor `epochs` is given."""
     epochs: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
     """Instead of `tokens`: how often the stage's own data are seen on average, replay on top by its
     share."""
+    tokens: PositiveInt | None = None
+    """Tokens seen, pad not counted; 1,000,000 if neither this nor `epochs` is given."""
     batch_tokens: PositiveInt = 4096
     """Tokens per step over all micro-batches."""
     learning_rate: float = Field(default=3e-3, gt=0, le=1)
@@ -177,14 +185,15 @@ class Train(Frozen):
             return {"tokens": TOKENS, **given}
         return given
 
-    @model_validator(mode="after")
-    def _one_horizon(self) -> Train:
-        if (self.tokens is None) == (self.epochs is None):
-            found = "neither" if self.tokens is None else "both"
+    @field_validator("tokens")
+    @classmethod
+    def _one_horizon(cls, tokens: int | None, info: ValidationInfo) -> int | None:
+        if "epochs" in info.data and (tokens is None) == (info.data["epochs"] is None):
+            found = "neither" if tokens is None else "both"
             raise PydanticCustomError(
                 "horizon", "give tokens or epochs, one of the two; found {found}", {"found": found}
             )
-        return self
+        return tokens
 
     def complaints(self, tokens: int) -> Iterator[tuple[str, str]]:
         """What makes no sense in a training of so many tokens: the field, and why."""

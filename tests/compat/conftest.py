@@ -15,7 +15,13 @@ from pretend import model_folder
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
 
-TINY = {"batch_size": 8, "block_size": 256, "learning_rate": 7e-5, "max_iters": 6}
+TINY = {
+    "batch_size": 8,
+    "block_size": 256,
+    "learning_rate": 7e-5,
+    "max_iters": 6,
+    "eval_interval": 6,
+}
 """A configuration under a documented name; found before the one that is shipped."""
 CONFIGS = (
     "sft1/750M_phase3a1_alpha",
@@ -25,6 +31,12 @@ CONFIGS = (
     "sft1/750M_phase3a1_format_lock",
     "sft1/750M_phase3a2_minimal_qa",
 )
+
+EVAL_SETS: dict[str, dict[str, object]] = {
+    "sft1/750M_phase3a2_minimal_qa": {
+        "eval_sets": {"format_lock": "data/sft_format_lock_prepared"},
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,7 @@ def workspace() -> Iterator[Path]:
         for name in CONFIGS:
             config = Path("configs", f"{name}.json")
             config.parent.mkdir(parents=True, exist_ok=True)
-            config.write_text(json.dumps(TINY))
+            config.write_text(json.dumps(TINY | EVAL_SETS.get(name, {})))
         yield Path(folder)
 
 

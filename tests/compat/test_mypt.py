@@ -117,6 +117,7 @@ def test_knowledge_and_the_other_regime_run_as_documented(run: Run) -> None:
     climbed(run, ALPHA, BETA, GAMMA, KNOWLEDGE, REGIME, REGIME_QA)
     record = json.loads(Path("checkpoints/phase3a1_format_lock/record.json").read_text())
     assert record["asked"]["stage"]["tags"] == "weighted"  # domain_v5 never saw a tag
+    assert "eval set format_lock: loss" in run(REGIME_QA[2]).out
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,7 @@ def test_knowledge_and_the_other_regime_run_as_documented(run: Run) -> None:
         (BETA[0], "data/sft_echo_beta/mypt_echo_diverse.jsonl", 2_500),
         (GAMMA[0], "data/sft_echo_gamma/mypt_echo_diverse.jsonl", 3_500),
         (KNOWLEDGE[0], "data/sft_format_lock_3a2/mypt_format_lock_v1.jsonl", 11_000),
+        (REGIME[0], "data/sft_format_lock/mypt_format_lock_v1.jsonl", 500),
         (REGIME_QA[0], "data/sft_run2_minimal_qa/mypt_run2_minimal_qa_v1.jsonl", 1_000),
     ],
 )
@@ -198,7 +200,9 @@ def test_a_typed_newline_is_the_only_thing_unescaped() -> None:
     assert turns[1].content == "Sag C:\\\\new \\n Grüß Gott."
 
 
-@pytest.mark.parametrize("prompt", ["A B C D. A B C", "Copy exactly: red mountain peak. Output: red"])
+@pytest.mark.parametrize(
+    "prompt", ["A B C D. A B C", "Copy exactly: red mountain peak. Output: red"]
+)
 def test_generate_takes_the_probes_of_a_base_model(run: Run, prompt: str) -> None:
     done = run(f"generate.py --model_name domain_v5 --prompt '{prompt}' --temperature 0")
     assert done.code == 0
@@ -212,6 +216,18 @@ def test_the_same_model_is_not_made_twice_and_never_from_something_else(run: Run
     other = ran(ALPHA[2] + " --learning_rate 1e-4")
     assert other.code == 1
     assert "made from something else" in other.err
+
+
+def test_a_training_that_was_stopped_goes_on_or_is_refused(run: Run) -> None:
+    climbed(run, ALPHA)
+    again = ALPHA[2].replace("--model_name phase3a1_alpha", "--model_name stopped")
+    work = Path("checkpoints/stopped.work")
+    (work / "state/step-00000003").mkdir(parents=True)
+    (work / "asked.json").write_text('{"stage": {}}')
+    assert ran(again).code == 1  # something was learnt from something else
+    (work / "state/step-00000003").rmdir()
+    assert ran(again).code == 0  # nothing was
+    assert not work.exists()
 
 
 def test_a_hint_names_a_command_that_exists(run: Run) -> None:
@@ -249,3 +265,11 @@ def test_what_is_generated_is_read_as_any_other_episode(run: Run) -> None:
     talks = list(Jsonl(path=path).read(Given(rng=rng(0, "test"))))
     roles = {tuple(turn.role for turn in talk.messages) for talk in talks}  # type: ignore[union-attr]
     assert roles == {("system", "user", "assistant"), ("user", "assistant")}
+
+
+def test_the_document_has_a_row_for_every_script() -> None:
+    root = Path(__file__).parent.parent.parent
+    table = (root / "docs/compat.md").read_text(encoding="utf-8")
+    scripts = [*(root / "compat/mypt/scripts").glob("[a-z]*.py")]
+    for name in ("train.py", "generate.py", *(path.name for path in scripts)):
+        assert f"| `{name} " in table or f"| `{name}`" in table, name

@@ -23,7 +23,12 @@ USUAL: dict[str, Any] = {"max_iters": 40, "batch_size": 4, "learning_rate": 3e-5
 def data(tmp_path: Path) -> Prepared:
     """40 episodes of 64 tokens each."""
     rows = [
-        {"messages": [{"role": "user", "content": f"{i:027}"}, {"role": "assistant", "content": "y" * 30}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"{i:027}"},
+                {"role": "assistant", "content": "y" * 30},
+            ]
+        }
         for i in range(40)
     ]
     for name in ("train", "val"):

@@ -71,7 +71,7 @@ def test_replay_has_the_share_that_was_asked_for(run: Run, corpora: Path) -> Non
     shares = [float(np.mean((ids >= low) & (ids < low + 50))) for low in (0, 50, 100)]
     assert shares == pytest.approx([0.87, 0.10, 0.03], abs=1e-6)
     assert folder.count("val") == 1_500  # every part keeps its own
-    assert "870" in done.out
+    assert "8,700 tokens = 87.00%" in done.out
     assert "10.00%" in done.out
 
 
@@ -86,7 +86,9 @@ def test_more_training_of_a_base_runs_as_documented(run: Run, corpora: Path) -> 
     assert stage["train"]["weight_decay"] == 0.1
     assert "dropout (Matura's models have none)" in done.err
     assert "n_layer 32 (the start model's is 2)" in done.err
-    assert run("generate.py --model_name domain_v6_induction --prompt 'A B' --temperature 0").code == 0
+    assert (
+        run("generate.py --model_name domain_v6_induction --prompt 'A B' --temperature 0").code == 0
+    )
 
 
 def test_a_share_out_of_reach_is_refused_with_what_can_be_reached(run: Run, corpora: Path) -> None:

@@ -29,9 +29,12 @@ def given() -> Given:
 def settings_of(tmp_path: Path) -> dict[str, dict[str, object]]:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (tmp_path / "a.txt").write_text("some text\n")
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared/train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     return {
         "jsonl": {"path": tmp_path / "a.jsonl"},
         "folder": {"path": tmp_path},
+        "prepared": {"path": tmp_path / "prepared"},
         "stdlib": {"max_bytes": 100_000},
         "repetition": {"tokens": 3000},
     }

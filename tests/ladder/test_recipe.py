@@ -264,7 +264,7 @@ def test_overrides_go_by_name() -> None:
         ("stages.base.train.tokens=-1", "stages[0].train.tokens: should be greater than 0"),
         (
             "stages.base.train.tokens=",
-            "stages[0].train: give tokens or epochs, one of the two; found neither",
+            "stages[0].train.tokens: give tokens or epochs, one of the two; found neither",
         ),
         ("stages.base.train.tokens=[", "not YAML"),
         ("seed", "expected PLACE=VALUE"),

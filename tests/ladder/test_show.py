@@ -27,7 +27,7 @@ def test_the_batch_is_the_first_that_training_reads(made: Pretended) -> None:
     shown = show_run(made.run, "chat")
     data = made.run
     parts = [
-        Part("echo", Shard.open(data / "chat@1" / "data" / "echo.train.shard"), 0.8),
+        Part("echo", Shard.open(data / "chat@1" / "data" / "echo.train.shard"), 0.8, "drop"),
         Part(
             "replay:base.folder", Shard.open(data / "base@1" / "data" / "folder.train.shard"), 0.2
         ),

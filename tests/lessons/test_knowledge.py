@@ -63,12 +63,12 @@ def test_an_exam_asks_for_what_was_taught_in_wordings_that_were_not() -> None:
 
 def test_validation_has_pairs_of_fact_and_wording_that_training_has_not() -> None:
     keys = [
-        {(i.meta["payload"], i.meta["template"].casefold()) for i in taken(LESSON, split, 6000)}
+        {(i.meta["payload"], i.meta["template"].casefold()) for i in taken(LESSON, split)}
         for split in ("train", "validation")
     ]
     assert not keys[0] & keys[1]
     shared = [{template for _, template in one} for one in keys]
-    assert len(shared[0] & shared[1]) > 500  # training's wordings, about other facts
+    assert len(shared[0] & shared[1]) > 300  # training's wordings, about other facts
 
 
 def test_invented_facts_never_change_and_more_lands_change_none() -> None:

@@ -43,8 +43,7 @@ class Prepared(Source):
             return
         name = TRAIN if given.split == "train" else VALIDATION
         if self.is_text:
-            for thing in Jsonl(path=self.path / f"{name}.jsonl").read(given):
-                yield thing
+            yield from Jsonl(path=self.path / f"{name}.jsonl").read(given)
             return
         if not self.path.is_dir():
             raise DataError(f"{self.path}: no such folder")
