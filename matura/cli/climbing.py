@@ -1,4 +1,4 @@
-"""`run`, `plan` and `status`."""
+"""`run`, `retry`, `plan` and `status`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,54 @@ def _told(run: Path, *, json: bool) -> None:
     else:
         out.draw(transcript_table(run))
     out.tell(f"report: {report}")
+
+
+def retry(
+    stage: Annotated[str, typer.Argument(help="The stage that is made once more.")],
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=+0.1",
+            help="More (+0.1), less (-0.05) or just this share (0.2) of an earlier stage's data; "
+            "all other shares follow in proportion. May be repeated.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(metavar="N", help="How long it is trained, such as 2e6.")
+    ] = None,
+    set_: Set = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|RECIPE", help="The run, or its recipe; the only run there is if absent."
+        ),
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Correct STAGE: make it once more with something changed, and adopt that only if better.
+
+    Both attempts are compared on the same items of every exam. The new one is adopted if it passes
+    the gate that the old one did not pass; never if it is the other way round; otherwise only if
+    it is surely better in some exam and surely worse in none. If not adopted, it is kept beside
+    the old one, which stays the run's. Exit code 3: the gate is closed all the same.
+    """
+    from matura.core.errors import GateClosed
+    from matura.ladder.compare import comparison_table
+    from matura.ladder.retry import retry as retried
+    from matura.ladder.retry import whose
+    from matura.report.html import write
+
+    recipe, place = whose(run, runs)
+    found = retried(recipe, place, stage, replay=replay or (), tokens=tokens, sets=set_ or ())
+    report = write(place)
+    if json:
+        out.emit(found.as_dict())
+    else:
+        out.draw(comparison_table(found.found))
+    out.tell(f"report: {report}")
+    if found.closed:
+        raise GateClosed(found.closed)
 
 
 def plan(

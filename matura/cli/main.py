@@ -25,6 +25,7 @@ TRACEBACK = "MATURA_TRACEBACK"
 
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (climbing.run, "matura run recipes/quickstart.yaml --set seed=1"),
+    (climbing.retry, "matura retry chat --replay base=+0.1 --tokens 2e6 --run runs/quickstart"),
     (climbing.plan, "matura plan recipes/quickstart.yaml --price 0.40"),
     (climbing.status, "matura status runs/quickstart"),
     (looking.show, "matura show runs/quickstart --stage operators"),

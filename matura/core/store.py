@@ -234,9 +234,31 @@ def attempts(root: Path, name: str) -> list[int]:
 
 
 def latest(root: Path, name: str) -> Path | None:
-    """Where the stage's newest published attempt lies; an older one is never taken in its stead."""
-    found = attempts(root, name)
-    return root / address(name, found[-1]) if found else None
+    """Where the stage's current attempt lies: the newest that was not declined.
+
+    Raises:
+        StoreError: a newer one's record cannot be read; an older one is never taken in its stead.
+    """
+    for number in reversed(attempts(root, name)):
+        path = root / address(name, number)
+        if recorded(path).get("adopted") is not False:
+            return path
+    return None
+
+
+def recorded(path: Path) -> Mapping[str, Any]:
+    """An attempt's record as it stands there, its files not looked at; empty if it has none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    record_path = path / RECORD
+    if record_path.is_symlink() or not record_path.is_file():
+        return {}  # opening the folder says what is wrong
+    with telling(record_path, "read"):
+        raw = record_path.read_bytes()
+    record = parse_json(raw, record_path)
+    return record if isinstance(record, dict) else {}
 
 
 def work_place(final: Path) -> Path:

@@ -9,23 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import matura
-from matura.core.disk import (
-    GONE,
-    PROBE,
-    WORK,
-    delete,
-    preflight,
-    read_json,
-    replace_atomically,
-    sync_tree,
-    telling,
-)
-from matura.core.errors import DriftError, GateClosed, MaturaError, RecipeError, StoreError
+from matura.core.disk import GONE, PROBE, WORK, delete, preflight, replace_atomically
+from matura.core.errors import DriftError, GateClosed, RecipeError, StoreError
 from matura.core.leaves import did_you_mean
-from matura.core.ledger import CLOCK, Ledger, spell_count, spell_seconds
+from matura.core.ledger import Ledger, spell_count, spell_seconds
 from matura.core.lock import RunLock
 from matura.core.record import differences, plain
 from matura.core.store import (
@@ -33,26 +22,19 @@ from matura.core.store import (
     Folder,
     address,
     attempts,
+    latest,
     leftovers,
     parse_address,
-    place,
-    publish,
     work_place,
 )
 from matura.ladder import gate
-from matura.ladder.calibrate import shape_of
-from matura.ladder.lineage import input_hashes, lineage
-from matura.ladder.machine import forget_peak, machine, peak_rss_bytes
-from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
+from matura.ladder.correction import suggestion, taken_over
+from matura.ladder.lineage import input_hashes
+from matura.ladder.making import CORRECTS, Step, least_bytes, make, unfinished, worth_keeping
 from matura.ladder.recipe import Recipe, spell
-from matura.ladder.transcript import EXAMS, RECIPE, Row, read_row
+from matura.ladder.transcript import EXAMS, RECIPE, Row, correction, read_row
 from matura.stages.prompts import load as load_prompts
-from matura.stages.stage import Context, Made, StageKind
-
-ASKED = "asked.json"
-"""What an unfinished folder is made from: it is never finished from something else."""
-MADE = "made.json"
-"""A finished stage's numbers, while its exams are being sat."""
+from matura.stages.stage import StageKind
 
 
 @dataclass(frozen=True)
@@ -62,24 +44,6 @@ class Climbed:
     run: Path
     made: tuple[str, ...]
     skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is to be done about one stage."""
-
-    stage: StageKind
-    action: Literal["skip", "make"]
-    final: Path
-    asked: Mapping[str, Any]
-    folder: Folder | None
-    """The stage's whole folder, if it is there already."""
-
-    @property
-    def parents(self) -> dict[str, Path]:
-        """Where each needed stage lies, by its name."""
-        asked: Mapping[str, str] = self.asked["parents"]
-        return {name: self.final.parent / at for name, at in asked.items()}
 
 
 def climb(
@@ -100,54 +64,48 @@ def climb(
         raise RecipeError(f"--rebuild {rebuild}: no such stage{known}")
     preflight(run)
     with RunLock(run):
+        recipe = taken_over(recipe, run, rebuild=rebuild, ledger=ledger)
         steps = decide(recipe, run, rebuild)
-        preflight(run, need_bytes=_least_bytes(recipe, steps))
+        preflight(run, need_bytes=least_bytes(recipe, steps))
         replace_atomically(run / RECIPE, spell(recipe).encode())
         _tidy(run, steps)
         return _climb(recipe, run, steps, ledger)
-
-
-def _least_bytes(recipe: Recipe, steps: Sequence[Step]) -> int:
-    """What the weights still to be made, and the checkpoints of one stage, surely take on disk."""
-    making = sum(step.action == "make" and step.stage.trains for step in steps)
-    if not making:
-        return 0
-    model_bytes = 4 * shape_of(recipe, recipe.tokenizer.vocab_size).parameters
-    return round(model_bytes * (making + CHECKPOINTS_KEPT * STATE_TIMES))
 
 
 def _climb(recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger) -> Climbed:
     done: dict[str, Folder] = {}
     held: dict[str, gate.Held] = {}
     last: dict[str, float] = {}
-    closed: list[Row] = []
+    closed: list[tuple[StageKind, Row]] = []
     for step in steps:
-        folder = step.folder or _make(recipe, step, done, list(held.values()), ledger)
+        folder = step.folder or make(recipe, step, done, list(held.values()), ledger)
         done[step.stage.name] = folder
-        held |= {
-            exam.exam: gate.Held(exam, step.stage.name, folder.path) for exam in step.stage.exams
-        }
+        held |= gate.held(step.stage.name, step.stage.exams, folder.path)
         row = read_row(folder, last)
         last |= {sitting.name: sitting.score for sitting in row.sittings}
         _tell(step, row, ledger)
         if not row.passed:
-            closed.append(row)
+            closed.append((step.stage, row))
             gate.show_worst(row, ledger)
             if recipe.gates.on_fail == "stop":
                 break
     if closed:
-        first = closed[0]
-        raise GateClosed(
-            "\n".join(
-                f"{row.folder.path.name} did not pass: {gate.why_closed(row)}" for row in closed
-            )
-            + f"\nEvery answer is in {first.folder.path / EXAMS}. Change the recipe and run again "
-            f"with --rebuild {first.name}"
-        )
+        raise GateClosed(gate_closed(closed, run))
     return Climbed(
         run,
         made=tuple(step.final.name for step in steps if step.action == "make"),
         skipped=tuple(step.final.name for step in steps if step.action == "skip"),
+    )
+
+
+def gate_closed(closed: Sequence[tuple[StageKind, Row]], run: Path) -> str:
+    """What keeps the gates after these stages closed, and what can be done about the first."""
+    stage, first = closed[0]
+    lines = [f"{row.folder.path.name} did not pass: {gate.why_closed(row)}" for _, row in closed]
+    return "\n".join(lines) + (
+        f"\nEvery answer is in {first.folder.path / EXAMS}. Change the recipe and run again with "
+        f"--rebuild {first.name}; or make {first.name} once more beside this attempt, adopted only "
+        f"if better, with: {suggestion(first, stage, run)}"
     )
 
 
@@ -178,25 +136,27 @@ def decide(recipe: Recipe, run: Path, rebuild: str | None = None) -> list[Step]:
     for index, stage in enumerate(recipe.ladder):
         asked = asked_of(recipe, index, addresses)
         forced = stage.name == rebuild or bool(anew & asked["parents"].keys())
-        last = (attempts(run, stage.name) or [0])[-1]
-        final = run / address(stage.name, last + 1)
-        unfinished = _unfinished(work_place(final))
-        if last and not forced and unfinished != asked:
-            there = Folder.open(run / address(stage.name, last))
+        newest = (attempts(run, stage.name) or [0])[-1]
+        current = latest(run, stage.name)
+        final = run / address(stage.name, newest + 1)
+        begun = unfinished(work_place(final))
+        if current is not None and not forced and begun != asked:
+            there = Folder.open(current)
             changes = differences(_asked_then(there), asked)
             if changes and _outgrown(there, asked["parents"]):
                 forced = True
             elif changes:
                 drift += _drift(there.path.name, changes, stage.name)
+                drift += _corrected(there)
             if not forced:
                 _check_parents(run, there)
                 steps.append(Step(stage, "skip", there.path, asked, there))
                 addresses[stage.name] = there.path.name
                 continue
-        given_up = unfinished is not None and unfinished != asked and not forced
-        if unfinished is not None and given_up and _worth_keeping(work_place(final)):
-            drift += _drift(final.name + WORK, differences(unfinished, asked), stage.name)
-        if last or forced:
+        given_up = begun is not None and begun != asked and not forced
+        if begun is not None and given_up and worth_keeping(work_place(final)):
+            drift += _drift(final.name + WORK, differences(begun, asked), stage.name)
+        if current is not None or forced:
             anew.add(stage.name)
         steps.append(Step(stage, "make", final, asked, None))
         addresses[stage.name] = final.name
@@ -263,6 +223,14 @@ def _drift(what: str, changes: Sequence[str], stage: str) -> list[str]:
     ]
 
 
+def _corrected(there: Folder) -> list[str]:
+    """A line about the correction that a drifting stage is, if it is one."""
+    found = correction(there)
+    if found is None:
+        return []
+    return [f"  ({found['new']} corrects {found['old']}: {'; '.join(found['changes'])})"]
+
+
 def _as_set(change: str, stage: str) -> str:
     """A difference as `--set` would spell its place."""
     if not change.startswith("stage."):
@@ -273,122 +241,18 @@ def _as_set(change: str, stage: str) -> str:
     return f"stages.{stage}.{inner}"
 
 
-def _unfinished(work: Path) -> dict[str, Any] | None:
-    """What an unfinished folder is being made from; None if there is none."""
-    path = work / ASKED
-    if not path.exists():
-        return None
-    asked = read_json(path)
-    if not isinstance(asked, dict):
-        raise StoreError(f"{path}: does not say what was asked")
-    return asked
-
-
-def _worth_keeping(work: Path) -> bool:
-    """Whether an unfinished folder holds training, not only data that is soon made again."""
-    return any((work / name).exists() for name in (MADE, RECORD)) or any(work.glob("state/step-*"))
-
-
 def _tidy(run: Path, steps: Sequence[Step]) -> None:
-    """Removes what nobody will go on with: half-deleted folders, and unfinished ones given up."""
-    wanted = {
-        work_place(step.final)
-        for step in steps
-        if step.action == "make" and _unfinished(work_place(step.final)) == step.asked
-    }
+    """Removes what nobody will go on with: half-deleted folders, and unfinished ones given up.
+
+    An unfinished correction stays for `matura retry`, unless its place is needed.
+    """
+    making = {work_place(step.final): step.noted for step in steps if step.action == "make"}
     ours = {step.stage.name for step in steps}
     for path in leftovers(run):
-        given_up = path not in wanted and path.name.partition("@")[0] in ours
-        if given_up or path.name.endswith(GONE) or path.name.startswith(PROBE):
+        given_up = path.name.endswith(GONE) or path.name.startswith(PROBE)
+        if not given_up and path.name.partition("@")[0] in ours:
+            begun = unfinished(path)
+            kept = begun == making[path] if path in making else CORRECTS in (begun or {})
+            given_up = not kept
+        if given_up:
             delete(path)
-
-
-# Making
-
-
-def _make(
-    recipe: Recipe,
-    step: Step,
-    done: Mapping[str, Folder],
-    earlier: Sequence[gate.Held],
-    ledger: Ledger,
-) -> Folder:
-    """The stage's whole folder, made and examined, going on from an interrupted try."""
-    work, stage = work_place(step.final), step.stage
-    if (work / RECORD).exists():  # killed between the record and the rename
-        return place(Folder.open(work), step.final)
-    with telling(work, "make"):
-        work.mkdir(exist_ok=True)
-    if not (work / ASKED).exists():
-        replace_atomically(work / ASKED, step.asked)
-    forget_peak()
-    below = {name: recipe.ladder[i] for i, name in enumerate(done)}
-    with ledger.at(work, stage.name) as pages:
-        context = Context(
-            seed=recipe.seed,
-            tokenizer=recipe.tokenizer,
-            model=recipe.model,
-            start=next((name for name, kind in reversed(below.items()) if kind.trains), None),
-            earlier=below,
-            ledger=pages,
-        )
-        try:
-            made = _made(stage, work, step.parents, context)
-        except MaturaError:
-            pages.close()  # its writer would look for the folder
-            if not _worth_keeping(work):
-                delete(work)
-            raise
-        if stage.trains:
-            own = [gate.Held(exam, stage.name, work) for exam in stage.exams]
-            if own or earlier:
-                gate.examine(
-                    stage.sampler(work, step.parents, context),
-                    work,
-                    own,
-                    earlier,
-                    seed=recipe.seed,
-                    forget_at_most=recipe.gates.forget_at_most,
-                    ledger=pages,
-                )
-        seconds, peak = pages.seconds, max(peak_rss_bytes(), int(made["peak_rss_bytes"]))
-    before = done[context.start].record["lineage"] if context.start else None
-    record = {
-        "stage": stage.name,
-        "attempt": parse_address(step.final.name)[1],
-        "asked": step.asked,
-        "lineage": lineage(stage, below, made["shares"], made["tokens"], before),
-        "version": matura.__version__,
-        "machine": machine(),
-        "numbers": {
-            **made["numbers"],
-            "seconds": round(seconds, 3),
-            "peak_rss_bytes": peak,
-            "tokens": made["tokens"],
-        },
-    }
-    for name in (MADE, CLOCK):
-        with telling(work / name, "remove"):
-            (work / name).unlink(missing_ok=True)
-    return publish(work, step.final, record)
-
-
-def _made(
-    stage: StageKind, work: Path, parents: Mapping[str, Path], context: Context
-) -> dict[str, Any]:
-    """What making the stage came to, kept so that a kill during its exams costs no training."""
-    path = work / MADE
-    if not path.exists():
-        made: Made = stage.make(work, parents, context)
-        sync_tree(work)
-        numbers = {
-            "tokens": made.tokens,
-            "shares": dict(made.shares),
-            "numbers": dict(made.numbers),
-            "peak_rss_bytes": peak_rss_bytes(),
-        }
-        replace_atomically(path, numbers)
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise StoreError(f"{path}: not a stage's numbers")
-    return found

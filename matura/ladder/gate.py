@@ -33,6 +33,11 @@ class Held:
     folder: Path
 
 
+def held(owner: str, exams: Sequence[Exam], folder: Path) -> dict[str, Held]:
+    """A stage's exams by name, as later stages sit them again."""
+    return {exam.exam: Held(exam, owner, folder) for exam in exams}
+
+
 def examine(
     sampler: Sampler,
     work: Path,

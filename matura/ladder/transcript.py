@@ -7,21 +7,22 @@ stage's exam sat again, whether it was kept (the paired test). A gate is open if
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from matura.core.errors import RecipeError, StoreError
 from matura.core.ledger import spell_count, spell_seconds
-from matura.core.store import Folder, latest
+from matura.core.store import Folder, address, attempts, latest, recorded
 from matura.core.types import Outcome
 from matura.ladder.lines import read
 
 EXAMS = "exams.json"
 RECIPE = "recipe.yaml"
+Standing = Literal["current", "replaced", "not adopted"]
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 
@@ -54,6 +55,8 @@ class Row:
     tokens: int
     sittings: tuple[Sitting, ...]
     folder: Folder
+    standing: Standing = "current"
+    """Whether it is the stage's current attempt, or one that a correction is compared with."""
 
     @property
     def passed(self) -> bool:
@@ -79,20 +82,100 @@ def stage_names(run: Path) -> list[str]:
 
 
 def rows(run: Path) -> list[Row]:
-    """Each stage that has an attempt, its newest, in climbing order.
+    """Each stage that has an attempt, its current one, in climbing order.
 
     Raises:
         StoreError: no run there, or one of its folders is not whole.
     """
+    return _rows(run, family=False)
+
+
+def columns(run: Path) -> list[Row]:
+    """The same, with the attempts that a correction compared beside the current one of its stage.
+
+    Raises:
+        StoreError: no run there, or one of its folders is not whole.
+    """
+    return _rows(run, family=True)
+
+
+def _rows(run: Path, *, family: bool) -> list[Row]:
     found: list[Row] = []
     last: dict[str, float] = {}
     for name in stage_names(run):
         path = latest(run, name)
-        if path is not None:
-            row = read_row(Folder.open(path, hashes="when read"), last)
-            last |= {sitting.name: sitting.score for sitting in row.sittings}
+        if path is None:
+            continue
+        before = dict(last)
+        for member in _family(run, name, path) if family else [path]:
+            row = read_row(Folder.open(member, hashes="when read"), before)
+            if member == path:
+                last |= {sitting.name: sitting.score for sitting in row.sittings}
+            else:
+                declined = row.folder.record.get("adopted") is False
+                row = replace(row, standing="not adopted" if declined else "replaced")
             found.append(row)
     return found
+
+
+def _family(run: Path, name: str, current: Path) -> list[Path]:
+    """The attempts of a stage that corrections tie to the current one, itself included, in order.
+
+    An older one that is torn is left out: nothing stands on it.
+    """
+    paths = [run / address(name, number) for number in attempts(run, name)]
+    corrects: dict[str, str] = {}
+    for path in paths:
+        try:
+            corrects[path.name] = str(recorded(path).get("lineage", {}).get("corrects", ""))
+        except (StoreError, AttributeError):
+            if path == current:
+                raise
+    tied = {current.name}
+    while more := {
+        at
+        for pair in corrects.items()
+        if tied & set(pair)
+        for at in pair
+        if at in corrects and at not in tied
+    }:
+        tied |= more
+    return [path for path in paths if path.name in tied]
+
+
+def correction(folder: Folder) -> dict[str, Any] | None:
+    """What a corrective attempt changed, and how it did against the one it was to better: what
+    `matura retry --json` prints; scripts rely on these names and no others. None for any other
+    attempt.
+
+    Raises:
+        StoreError: the record lacks something.
+    """
+    record = folder.record
+    if "correction" not in record:
+        return None
+    try:
+        kept, lineage = record["correction"], record["lineage"]
+        return {
+            "stage": str(record["stage"]),
+            "old": str(lineage["corrects"]),
+            "new": folder.path.name,
+            "changes": list(lineage["changes"]),
+            "adopted": bool(record["adopted"]),
+            "why": str(kept["why"]),
+            "exams": list(kept["exams"]),
+        }
+    except (KeyError, TypeError) as problem:
+        raise StoreError(f"{folder.path}: not a correction's record: {problem!r}") from problem
+
+
+def corrections(run: Path) -> list[dict[str, Any]]:
+    """Every correction that `columns` shows.
+
+    Raises:
+        StoreError: no run there, or one of its folders is not whole.
+    """
+    return [found for row in columns(run) if (found := correction(row.folder)) is not None]
 
 
 def read_row(folder: Folder, last: Mapping[str, float]) -> Row:
@@ -129,7 +212,7 @@ def _sitting(
 ) -> Sitting:
     name, whole = score["exam"], score["overall"]
     before = last.get(name)
-    outcome = again["outcome"] if again else score["outcome"]
+    outcome = _outcome(score, again)
     why = ""
     if outcome != "pass":
         why = _forgotten(again) if again else _short_of(score)
@@ -144,6 +227,17 @@ def _sitting(
         change=None if before is None else whole["score"] - before,
         why=why,
     )
+
+
+def _outcome(score: Mapping[str, Any], again: Mapping[str, Any] | None) -> Outcome:
+    found: Outcome = again["outcome"] if again else score["outcome"]
+    return found
+
+
+def outcomes(kept: Mapping[str, Any]) -> dict[str, Outcome]:
+    """The verdict of each sitting in an `exams.json`, by the exam's name."""
+    again = {entry["exam"]: entry for entry in kept.get("regressions", [])}
+    return {score["exam"]: _outcome(score, again.get(score["exam"])) for score in kept["sittings"]}
 
 
 def _forgotten(again: Mapping[str, Any]) -> str:
@@ -169,6 +263,7 @@ def transcript_json(run: Path) -> dict[str, Any]:
     Raises:
         StoreError: no run there, or one of its folders is not whole.
     """
+    corrected = corrections(run)
     return {
         "run": run.resolve().name,
         "stages": [
@@ -193,23 +288,26 @@ def transcript_json(run: Path) -> dict[str, Any]:
             }
             for row in rows(run)
         ],
+        **({"corrections": corrected} if corrected else {}),
     }
 
 
 def transcript_table(run: Path) -> Table:
-    """The same as a table: a row for each exam, a column for each stage.
+    """The same as a table: a row for each exam, a column for each stage, or for each attempt of it
+    where a correction compared some.
 
     Raises:
         StoreError: no run there, or one of its folders is not whole.
     """
-    trained = [row for row in rows(run) if row.tokens or row.sittings]
+    trained = [row for row in columns(run) if row.tokens or row.sittings]
     title = f"transcript of {run.resolve().name}"
     table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("exam" if trained else "no stage has been trained yet")
     if not trained:
         return table
     for row in trained:
-        table.add_column(f"{row.name}@{row.attempt}", justify="right")
+        standing = "" if row.standing == "current" else f"\n{row.standing}"
+        table.add_column(f"{row.name}@{row.attempt}{standing}", justify="right")
     names = dict.fromkeys(sitting.name for row in trained for sitting in row.sittings)
     for name in names:
         cells = [next((s for s in row.sittings if s.name == name), None) for row in trained]

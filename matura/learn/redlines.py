@@ -19,14 +19,17 @@ import torch
 from matura.core.errors import RedLine
 from matura.models.decoder import Decoder
 
-WINDOW = 150
-"""Steps that are looked back on, and that a run has at least before it can be called stuck."""
+WINDOWS = (150, 300, 600)
+"""Steps that are looked back on; a run has at least the first number before it can be called stuck,
+and the longer ones tell where losses are noisy."""
 LOOK_EVERY = 10
 FALL = 0.001
 """Share of the loss that it must fall by, over two thirds of the window, not to be flat."""
+SURELY = 0.02
+"""Share of the loss that it surely does not fall by: what is too noisy to tell is not flat."""
 NOISE = 2.0
-"""Standard errors of the difference that it must fall by besides. At 2, a loss of 9.5 with noise
-0.05 that falls by 0.0005 a step is not stuck, and random labels are."""
+"""Standard errors of a difference that make it sure. At 2, a loss of 10.6 with noise 0.05 that
+falls by 0.001 a step is not stuck, and random labels are."""
 NO_BETTER = 0.98
 """Of the unigram entropy: whoever does not even get here knows no more than which tokens are
 common."""
@@ -37,8 +40,9 @@ CHANCE = 0.9
 LOST = 0.5
 """Part of what separates a loss from chance that must be gone: forgetting without any replay cost a
 2M base 0.26 of it (LOG 2026-11-20)."""
-LOST_NATS = 1.0
-"""And the rise in nats, for models that never were far from chance."""
+LOST_LEAST = 0.13
+"""And the least rise as a share of ln V, for models that never were far from chance: 1 nat at 2,048
+ids."""
 IN_A_ROW = 5
 """Steps so bad in a row: a batch of another kind comes alone."""
 ENOUGH = 20
@@ -76,31 +80,36 @@ class RedLines:
 
     def step(self, step: int, name: str, loss: float, rate: float) -> None:
         """Raises RedLine if learning has stopped, or has come undone."""
-        if rate < RATE_UP and len(self.recent) < WINDOW:
+        if rate < RATE_UP and not self.recent:
             return
         if self._far_worse(loss):
             self.over += 1
             if self.over >= IN_A_ROW:
+                usual = median(self.recent[-WINDOWS[0] :])
                 raise RedLine(
                     f"lost what it had learnt: step {step}, {name}: {self.over} steps in a row at "
-                    f"{loss:.3f}, {median(self.recent):.3f} before; try a lower learning rate, or "
-                    "look at what was done to the weights"
+                    f"{loss:.3f}, {usual:.3f} before; try a lower learning rate, or look at what "
+                    "was done to the weights"
                 )
             return  # what is rejected never enters the window
         self.over = 0
-        self.recent = [*self.recent[-WINDOW + 1 :], loss]
-        if len(self.recent) == WINDOW and step % LOOK_EVERY == LOOK_EVERY - 1:
-            self._stuck(step, name)
+        self.recent = [*self.recent[1 - WINDOWS[-1] :], loss]
+        if step % LOOK_EVERY == LOOK_EVERY - 1:
+            for window in WINDOWS:
+                if len(self.recent) >= window:
+                    self._stuck(step, name, self.recent[-window:])
 
     def _far_worse(self, loss: float) -> bool:
         if len(self.recent) < ENOUGH:
             return False
-        before = median(self.recent)
-        return loss - before > max(LOST * (self.chance - before), LOST_NATS)
+        return self._is_lost(loss, median(self.recent[-WINDOWS[0] :]))
 
-    def _stuck(self, step: int, name: str) -> None:
-        third = WINDOW // 3
-        early, late = self.recent[:third], self.recent[-third:]
+    def _is_lost(self, loss: float, before: float) -> bool:
+        return loss - before > max(LOST * (self.chance - before), LOST_LEAST * self.chance)
+
+    def _stuck(self, step: int, name: str, losses: list[float]) -> None:
+        third = len(losses) // 3
+        early, late = losses[:third], losses[-third:]
         now = median(late)
         known = CHANCE * self.chance if self.unigram is None else NO_BETTER * self.unigram
         if now < max(known, HIGH * self.chance):
@@ -108,7 +117,8 @@ class RedLines:
         fall = median(early) - now
         # of a median, from the median deviation; the difference of two
         error = 1.4826 * median(abs(loss - now) for loss in late) * 1.2533 * (2 / third) ** 0.5
-        if fall >= max(FALL * now, NOISE * error):
+        sure = NOISE * error
+        if fall >= max(FALL * now, sure) or fall + sure >= SURELY * now:
             return
         against = (
             f"chance is {self.chance:.3f}"
@@ -116,8 +126,9 @@ class RedLines:
             else f"knowing only how common each token is gives {self.unigram:.3f}"
         )
         raise RedLine(
-            f"not learning: step {step}, {name}: the loss has stood at {now:.3f} for {WINDOW} "
-            f"steps ({against}); are the labels random or shuffled, or the learning rates far off?"
+            f"not learning: step {step}, {name}: the loss has stood at {now:.3f} for "
+            f"{len(losses)} steps ({against}); are the labels random or shuffled, or the learning "
+            "rates far off?"
         )
 
     def evaluation(
@@ -134,13 +145,11 @@ class RedLines:
         one that is there both times stops the run.
         """
         for name, loss in losses.items():
-            before_it = self.lowest.get(name)
-            if before_it is not None and loss - before_it > max(
-                LOST * (self.chance - before_it), LOST_NATS
-            ):
+            at_best = self.lowest.get(name)
+            if at_best is not None and self._is_lost(loss, at_best):
                 raise RedLine(
                     f"lost basic language: step {step}, {name}: validation loss {loss:.3f}, "
-                    f"{before_it:.3f} at best (chance {self.chance:.3f}): are the embeddings whole?"
+                    f"{at_best:.3f} at best (chance {self.chance:.3f}): are the embeddings whole?"
                 )
         for name, loss in losses.items():
             self.lowest[name] = min(loss, self.lowest.get(name, loss))

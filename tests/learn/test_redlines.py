@@ -20,7 +20,7 @@ from matura.learn.gold import Gold
 from matura.learn.loop import Evaluation, seeded
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
-from matura.learn.redlines import IN_A_ROW, WINDOW, RedLines
+from matura.learn.redlines import IN_A_ROW, WINDOWS, RedLines
 from matura.learn.sight import check_sight
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
@@ -99,19 +99,19 @@ def test_rows_too_short_or_empty_tell_nothing() -> None:
 
 
 def random_labels(step: int) -> Batch:
-    ids = torch.randint(VOCAB, (4, 17), generator=seeded(step))
-    return replace(numbered(step), ids_BL=ids)
+    ids = torch.randint(VOCAB, (16, 17), generator=seeded(step))
+    return replace(numbered(step, rows=16), ids_BL=ids)
 
 
 def shuffled_labels(step: int) -> Batch:
     """The tokens of a language in which some are common, in any order."""
     weights = 1.0 / torch.arange(1, VOCAB + 1)
-    ids = torch.multinomial(weights, 4 * 17, replacement=True, generator=seeded(step))
-    return replace(numbered(step), ids_BL=ids.view(4, 17))
+    ids = torch.multinomial(weights, 16 * 17, replacement=True, generator=seeded(step))
+    return replace(numbered(step, rows=16), ids_BL=ids.view(16, 17))
 
 
 def entropy(batches: Callable[[int], Batch]) -> float:
-    counts = torch.bincount(torch.cat([batches(i).ids_BL.flatten() for i in range(300)]))
+    counts = torch.bincount(torch.cat([batches(i).ids_BL.flatten() for i in range(100)]))
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * shares.log()).sum())
 
@@ -121,7 +121,7 @@ def test_f4_random_and_shuffled_labels_are_found_within_200_steps(
     batches: Callable[[int], Batch], tmp_path: Path
 ) -> None:
     """D3: above the unigram entropy."""
-    how = settings(300, evaluate_at=frozenset())
+    how = settings(500, evaluate_at=frozenset())
     lines = RedLines(VOCAB, entropy(batches))
     ledger = Noted()
     with pytest.raises(RedLine, match="not learning: step"):
@@ -189,7 +189,7 @@ def zeroed(rows: Tensor) -> None:
 
 
 def shuffled(rows: Tensor) -> None:
-    rows.copy_(rows[torch.randperm(len(rows), generator=seeded(0))])
+    rows.copy_(rows.roll(1, 0))
 
 
 def scaled(rows: Tensor) -> None:
@@ -217,9 +217,9 @@ def test_f12_embeddings_edited_between_steps_are_found_at_once(
     assert max(ledger.losses) == 11
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "some"), [(zeroed, VOCAB), (shuffled, VOCAB), (scaled, 12)])
 def test_f12_embeddings_broken_by_an_update_are_found_by_the_next_evaluation(
-    fault: Callable[[Tensor], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Callable[[Tensor], None], some: int, ram: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ledger = fresh(), Noted()
     real = Optimizer.step
@@ -228,15 +228,15 @@ def test_f12_embeddings_broken_by_an_update_are_found_by_the_next_evaluation(
         real(optimizer, factor)
         if optimizer.step_count == 58:
             with torch.no_grad():
-                fault(model.model.embed_tokens.weight)
+                fault(model.model.embed_tokens.weight[:some])
 
     monkeypatch.setattr(Optimizer, "step", step)
-    with pytest.raises(RedLine, match=r"lost|embeddings broken|non-finite"):
-        trained(tmp_path, settings(120), model=model, ledger=ledger)
-    assert max(ledger.losses) <= 65
+    how = settings(120, evaluate_at=frozenset({40, 58, 80}))
+    with pytest.raises(RedLine, match=r"lost basic language: step 58|embeddings broken: step 58"):
+        trained(ram, how, model=model, ledger=ledger)
 
 
-@pytest.mark.parametrize(("fault", "told"), [(zeroed, "3 rows of zeros"), (scaled, "3 rows more")])
+@pytest.mark.parametrize(("fault", "told"), [(zeroed, "3 rows of zeros"), (scaled, "2 rows more")])
 def test_f12_a_few_odd_rows_are_found_at_an_evaluation(
     fault: Callable[[Tensor], None], told: str
 ) -> None:
@@ -336,11 +336,11 @@ def healthy(seed: int) -> list[float]:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_healthy_trace_raises_none(seed: int) -> None:
     draw = Random(seed)
-    lines = RedLines(2048, draw.uniform(3.5, 6.0))
+    lines = RedLines(2048, draw.uniform(5.5, 7.0))
     lines.begin(fresh(), {"replay:a": 2.0})
     losses = healthy(seed)
     assert fed(lines, losses) is None
-    assert len(lines.recent) == WINDOW
+    assert len(lines.recent) == WINDOWS[-1]
     model = fresh()
     for step in range(100, 600, 100):
         old = 2.0 + draw.uniform(-0.2, 1.2)
@@ -348,7 +348,7 @@ def test_a_healthy_trace_raises_none(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_healthy_run_raises_none(seed: int, tmp_path: Path) -> None:
+def test_a_healthy_run_raises_none(seed: int, ram: Path) -> None:
     """And ends where it would have ended without anybody looking."""
     model = Decoder(shape(qk_norm=True, layers=1 + seed % 2, tie_embeddings=seed == 2))
     model.start(seeded(seed))
@@ -357,9 +357,9 @@ def test_a_healthy_run_raises_none(seed: int, tmp_path: Path) -> None:
         return numbered(1000 * seed + step)
 
     lines = RedLines(VOCAB, entropy(numbered))
-    how = settings(220, evaluate_at=frozenset(range(20, 221, 20)))
+    how = settings(160, evaluate_at=frozenset(range(40, 161, 40)))
     found = trained(
-        tmp_path,
+        ram,
         how,
         model=model,
         batches=batches,
@@ -367,5 +367,5 @@ def test_a_healthy_run_raises_none(seed: int, tmp_path: Path) -> None:
         gold=Gold(0.25, 0.2),
         begin=lambda: {"counting": CHANCE},
     )
-    assert found.losses[219] < 0.6 * found.losses[0]
-    assert len(lines.recent) == WINDOW
+    assert found.losses[159] < 0.6 * found.losses[0]
+    assert len(lines.recent) >= WINDOWS[0]

@@ -1,0 +1,187 @@
+"""One stage from work folder to whole folder: made, examined, recorded.
+
+Killed at any moment, it goes on from what lies in the work folder, and only from what was made of
+the very same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matura
+from matura.core.disk import delete, read_json, replace_atomically, sync_tree, telling
+from matura.core.errors import MaturaError, StoreError
+from matura.core.ledger import CLOCK, Ledger
+from matura.core.store import RECORD, Folder, parse_address, place, publish, work_place
+from matura.ladder import gate
+from matura.ladder.calibrate import shape_of
+from matura.ladder.compare import Correction
+from matura.ladder.lineage import lineage
+from matura.ladder.machine import forget_peak, machine, peak_rss_bytes
+from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
+from matura.ladder.recipe import Recipe
+from matura.stages.stage import Context, Made, StageKind
+
+ASKED = "asked.json"
+"""What an unfinished folder is made from: it is never finished from something else."""
+MADE = "made.json"
+"""A finished stage's numbers, while its exams are being sat."""
+CORRECTS = "corrects"
+"""In `asked.json` of a corrective attempt: the attempt that it is to better."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done about one stage."""
+
+    stage: StageKind
+    action: Literal["skip", "make"]
+    final: Path
+    asked: Mapping[str, Any]
+    folder: Folder | None
+    """The stage's whole folder, if it is there already."""
+    correction: Correction | None = None
+
+    @property
+    def parents(self) -> dict[str, Path]:
+        """Where each needed stage lies, by its name."""
+        asked: Mapping[str, str] = self.asked["parents"]
+        return {name: self.final.parent / at for name, at in asked.items()}
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What `asked.json` says in its work folder."""
+        corrects = {CORRECTS: self.correction.of.path.name} if self.correction else {}
+        return {**self.asked, **corrects}
+
+
+def least_bytes(recipe: Recipe, steps: Sequence[Step]) -> int:
+    """What the weights still to be made, and the checkpoints of one stage, surely take on disk."""
+    making = sum(step.action == "make" and step.stage.trains for step in steps)
+    if not making:
+        return 0
+    model_bytes = 4 * shape_of(recipe, recipe.tokenizer.vocab_size).parameters
+    return round(model_bytes * (making + CHECKPOINTS_KEPT * STATE_TIMES))
+
+
+def unfinished(work: Path) -> dict[str, Any] | None:
+    """What an unfinished folder is being made from; None if there is none.
+
+    Raises:
+        StoreError: it does not say.
+    """
+    path = work / ASKED
+    if not path.exists():
+        return None
+    asked = read_json(path)
+    if not isinstance(asked, dict):
+        raise StoreError(f"{path}: does not say what was asked")
+    return asked
+
+
+def worth_keeping(work: Path) -> bool:
+    """Whether an unfinished folder holds training, not only data that is soon made again."""
+    return any((work / name).exists() for name in (MADE, RECORD)) or any(work.glob("state/step-*"))
+
+
+def make(
+    recipe: Recipe,
+    step: Step,
+    done: Mapping[str, Folder],
+    earlier: Sequence[gate.Held],
+    ledger: Ledger,
+) -> Folder:
+    """The stage's whole folder, made and examined, going on from an interrupted try.
+
+    `done` are the folders of the stages below, in climbing order, and `earlier` their exams.
+
+    Raises:
+        MaturaError: it cannot be made; what is worth keeping stays for the next try.
+    """
+    work, stage = work_place(step.final), step.stage
+    if (work / RECORD).exists():  # killed between the record and the rename
+        return place(Folder.open(work), step.final)
+    with telling(work, "make"):
+        work.mkdir(exist_ok=True)
+    if not (work / ASKED).exists():
+        replace_atomically(work / ASKED, step.noted)
+    forget_peak()
+    below = {name: recipe.ladder[i] for i, name in enumerate(done)}
+    with ledger.at(work, stage.name) as pages:
+        context = Context(
+            seed=recipe.seed,
+            tokenizer=recipe.tokenizer,
+            model=recipe.model,
+            start=next((name for name, kind in reversed(below.items()) if kind.trains), None),
+            earlier=below,
+            ledger=pages,
+        )
+        try:
+            made = _made(stage, work, step.parents, context)
+        except MaturaError:
+            pages.close()  # its writer would look for the folder
+            if not worth_keeping(work):
+                delete(work)
+            raise
+        if stage.trains:
+            own = [gate.Held(exam, stage.name, work) for exam in stage.exams]
+            if own or earlier:
+                gate.examine(
+                    stage.sampler(work, step.parents, context),
+                    work,
+                    own,
+                    earlier,
+                    seed=recipe.seed,
+                    forget_at_most=recipe.gates.forget_at_most,
+                    ledger=pages,
+                )
+        seconds, peak = pages.seconds, max(peak_rss_bytes(), int(made["peak_rss_bytes"]))
+    before = done[context.start].record["lineage"] if context.start else None
+    whence = lineage(stage, below, made["shares"], made["tokens"], before)
+    verdict: Mapping[str, Any] = {}
+    if (correction := step.correction) is not None:
+        whence |= {"corrects": correction.of.path.name, "changes": list(correction.changes)}
+        verdict = correction.verdict(work)
+    record = {
+        "stage": stage.name,
+        "attempt": parse_address(step.final.name)[1],
+        **verdict,
+        "asked": step.asked,
+        "lineage": whence,
+        "version": matura.__version__,
+        "machine": machine(),
+        "numbers": {
+            **made["numbers"],
+            "seconds": round(seconds, 3),
+            "peak_rss_bytes": peak,
+            "tokens": made["tokens"],
+        },
+    }
+    for name in (MADE, CLOCK):
+        with telling(work / name, "remove"):
+            (work / name).unlink(missing_ok=True)
+    return publish(work, step.final, record)
+
+
+def _made(
+    stage: StageKind, work: Path, parents: Mapping[str, Path], context: Context
+) -> dict[str, Any]:
+    """What making the stage came to, kept so that a kill during its exams costs no training."""
+    path = work / MADE
+    if not path.exists():
+        made: Made = stage.make(work, parents, context)
+        sync_tree(work)
+        numbers = {
+            "tokens": made.tokens,
+            "shares": dict(made.shares),
+            "numbers": dict(made.numbers),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+        replace_atomically(path, numbers)
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: not a stage's numbers")
+    return found
