@@ -1,6 +1,6 @@
 """Word problems made up from a seed, shaped like GSM8K's: chats to time training with, no lesson.
 
-A question tells what somebody has and two to four things that happen to it; the answer works
+A question tells what somebody has and one to five things that happen to it; the answer works
 them out one after the other, each by a call of the calculator whose result is read. Names, things,
 places, days, numbers and the order of what happens are drawn, so hardly two are alike: over 10^12.
 """
@@ -14,13 +14,31 @@ from matura.core.rng import Rng, rng
 from matura.core.types import Conversation, Message, ToolCall
 
 CALCULATOR = "calculator"
+STEPS = (1, 1, 2, 2, 2, 3, 3, 3, 4, 5)
+"""How many things happen, each count as often as it stands here: rows fill as with GSM8K, whose
+questions and answers are of very uneven length, only if lengths are."""
+ASIDE = 0.3
+"""How often something is told after a step that is no part of the sum."""
 LARGEST = 5_000
 """Amounts grow no further, so that their spelling stays as long as in GSM8K."""
 
-NAMES = "Ada Ben Clara David Emma Felix Greta Hugo Ida Jonas Klara Leo Mina Noah Olga Paul".split()
-THINGS = "apples books cards clips coins eggs flowers letters marbles pencils shells stamps".split()
+NAMES = """
+Ada Ben Clara David Emma Felix Greta Hugo Ida Jonas Klara Leo Mina Noah Olga Paul
+""".split()
+THINGS = """
+apples books cards clips coins eggs flowers letters marbles pencils shells stamps
+""".split()
 PLACES = ("market", "school", "library", "village fair", "harbour", "bakery", "old mill", "park")
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+ASIDES = (
+    "{friend} comes by.",
+    "It rains all day long, so nobody goes out.",
+    "Everybody at the {place} likes the {things} very much and says so.",
+    "{name} and {friend} have known each other since they went to the same school.",
+)
+"""Sentences without an amount, which make lengths as uneven as in GSM8K."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +111,12 @@ def _problem(draw: Rng, name: str) -> Conversation:
     amount = draw.randint(12, 96)
     told = [f"{who} keeps {amount} {scene['things']} in a box at the {draw.choice(PLACES)}."]
     said: list[Message] = []
-    for _ in range(draw.randint(2, 4)):
+    for _ in range(draw.choice(STEPS)):
         happening, n, after = _drawn(draw, amount)
         slots = scene | {"n": str(n), "day": draw.choice(DAYS), "place": draw.choice(PLACES)}
         told.append(draw.choice(happening.told).format_map(slots))
+        if draw.random() < ASIDE:
+            told.append(draw.choice(ASIDES).format_map(slots))
         expression = f"{amount}{happening.sign}{n}"
         words = draw.choice(happening.worked).format_map(slots)
         words = f"{words}{amount} {happening.sign} {n} = "

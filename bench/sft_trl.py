@@ -76,7 +76,7 @@ def versions() -> dict[str, Any]:
     """What the turns belong to."""
     import torch
     import transformers
-    import trl
+    import trl  # type: ignore[import-not-found]
 
     found = {"trl": trl, "transformers": transformers, "torch": torch}
     return {
@@ -88,7 +88,7 @@ def versions() -> dict[str, Any]:
 def trainer(folder: Path, mode: str, *, batch: int, accumulate: int, bf16: bool) -> Any:
     """The trainer with trl's own settings, but for what would only slow it down here (gradient
     checkpointing, logging, saving) and for `bf16`, which follows the machine."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-not-found]
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
     from trl import SFTConfig, SFTTrainer
 
@@ -125,7 +125,7 @@ def watched(made: Any, turns: Turns) -> None:
     """Trains until all turns are over."""
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
             control.should_training_stop = turns.stepped()
             return control

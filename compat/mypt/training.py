@@ -29,9 +29,9 @@ from matura.core.lock import RunLock
 from matura.core.record import differences, plain
 from matura.core.store import Folder, publish, sha256_of
 from matura.data.sources.prepared import Prepared
-from matura.ladder.making import ASKED
 from matura.ladder.lineage import input_hashes, lineage
 from matura.ladder.machine import machine, peak_rss_bytes
+from matura.ladder.making import ASKED
 from matura.ladder.recipe import Recipe, loads
 from matura.stages.stage import Context, Made, StageKind
 

@@ -183,7 +183,7 @@ def changed(before: StageKind, after: StageKind) -> tuple[str, ...]:
     replayed = old_rest["replay"].keys() ^ new_rest["replay"].keys()
     for rest in (old_rest, new_rest):
         rest["replay"] = {n: v for n, v in rest["replay"].items() if n not in replayed}
-    names = dict.fromkeys((*old, *new))
+    names = sorted(dict.fromkeys((*old, *new)), key=lambda name: not name.startswith("replay "))
     shares = [
         f"{name}: {old.get(name, 0.0):g} -> {new.get(name, 0.0):g}"
         for name in names

@@ -20,16 +20,19 @@ from matura.core.errors import RedLine
 from matura.models.decoder import Decoder
 
 WINDOWS = (150, 300, 600)
-"""Steps that are looked back on; a run has at least the first number before it can be called stuck,
-and the longer ones tell where losses are noisy."""
+"""Steps that are looked back on, as far as there are so many: stuck is who is flat in all of them.
+A run has at least the first number before it can be called stuck."""
 LOOK_EVERY = 10
 FALL = 0.001
-"""Share of the loss that it must fall by, over two thirds of the window, not to be flat."""
+"""Share of the loss that it must fall by, from the window's second third to its last, not to be
+flat."""
+NOISE = 1.0
+"""Standard errors that it must fall by besides. A loss of 10.6 with noise 0.05 that falls by 0.001
+a step is not stuck then, and random labels are."""
 SURELY = 0.02
 """Share of the loss that it surely does not fall by: what is too noisy to tell is not flat."""
-NOISE = 2.0
-"""Standard errors of a difference that make it sure. At 2, a loss of 10.6 with noise 0.05 that
-falls by 0.001 a step is not stuck, and random labels are."""
+SURE = 2.0
+"""Standard errors that make it sure."""
 NO_BETTER = 0.98
 """Of the unigram entropy: whoever does not even get here knows no more than which tokens are
 common."""
@@ -95,9 +98,7 @@ class RedLines:
         self.over = 0
         self.recent = [*self.recent[1 - WINDOWS[-1] :], loss]
         if step % LOOK_EVERY == LOOK_EVERY - 1:
-            for window in WINDOWS:
-                if len(self.recent) >= window:
-                    self._stuck(step, name, self.recent[-window:])
+            self._check_stuck(step, name)
 
     def _far_worse(self, loss: float) -> bool:
         if len(self.recent) < ENOUGH:
@@ -107,18 +108,13 @@ class RedLines:
     def _is_lost(self, loss: float, before: float) -> bool:
         return loss - before > max(LOST * (self.chance - before), LOST_LEAST * self.chance)
 
-    def _stuck(self, step: int, name: str, losses: list[float]) -> None:
-        third = len(losses) // 3
-        early, late = losses[:third], losses[-third:]
-        now = median(late)
+    def _check_stuck(self, step: int, name: str) -> None:
+        windows = [window for window in WINDOWS if len(self.recent) >= window]
+        if not windows or not all(_flat(self.recent[-window:]) for window in windows):
+            return
+        now = median(self.recent[-WINDOWS[0] // 3 :])
         known = CHANCE * self.chance if self.unigram is None else NO_BETTER * self.unigram
         if now < max(known, HIGH * self.chance):
-            return
-        fall = median(early) - now
-        # of a median, from the median deviation; the difference of two
-        error = 1.4826 * median(abs(loss - now) for loss in late) * 1.2533 * (2 / third) ** 0.5
-        sure = NOISE * error
-        if fall >= max(FALL * now, sure) or fall + sure >= SURELY * now:
             return
         against = (
             f"chance is {self.chance:.3f}"
@@ -127,7 +123,7 @@ class RedLines:
         )
         raise RedLine(
             f"not learning: step {step}, {name}: the loss has stood at {now:.3f} for "
-            f"{len(losses)} steps ({against}); are the labels random or shuffled, or the learning "
+            f"{windows[-1]} steps ({against}); are the labels random or shuffled, or the learning "
             "rates far off?"
         )
 
@@ -178,6 +174,17 @@ class RedLines:
         self.lowest = {str(name): float(loss) for name, loss in state["lowest"].items()}
         rows = state["rows"]
         self.rows = None if rows is None else (int(rows[0]), int(rows[1]))
+
+
+def _flat(losses: list[float]) -> bool:
+    """Whether losses no longer fall, as far as their noise lets one tell."""
+    third = len(losses) // 3
+    early, late = losses[third:-third], losses[-third:]  # what is common is learnt before
+    now = median(late)
+    fall = median(early) - now
+    # of a median, from the median deviation; the difference of two
+    error = 1.4826 * median(abs(loss - now) for loss in late) * 1.2533 * math.sqrt(2 / third)
+    return fall < max(FALL * now, NOISE * error) and fall + SURE * error < SURELY * now
 
 
 def odd_rows(model: Decoder) -> tuple[int, int]:

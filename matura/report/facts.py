@@ -14,7 +14,7 @@ from matura.core.types import Item, Outcome, Score
 from matura.exams.proof import score_from_json
 from matura.ladder.gate import worst
 from matura.ladder.status import Status, status
-from matura.ladder.transcript import EXAMS, Row, rows
+from matura.ladder.transcript import EXAMS, Row, columns, correction
 from matura.report.prompted import Prompted, prompted
 
 RIGHT_SHOWN, WRONG_SHOWN = 3, 5
@@ -82,6 +82,11 @@ class Facts:
     machines: Sequence[Mapping[str, Any]]
     """Different ones, in the order they were used."""
     version: str
+    columns: tuple[Row, ...] = ()
+    """The transcript's: the stages that yield a model, each with the attempts it was compared
+    with."""
+    corrections: tuple[Mapping[str, Any], ...] = ()
+    """Attempts side by side, as `transcript.correction` tells of them."""
 
     @property
     def trained(self) -> tuple[Stage, ...]:
@@ -95,7 +100,8 @@ def facts(run: Path) -> Facts:
     Raises:
         StoreError: no run there, or one of its folders is not whole or lacks something.
     """
-    found = rows(run)
+    every = columns(run)
+    found = [row for row in every if row.standing == "current"]
     try:
         stages = tuple(_stage(row) for row in found)
         last = found[-1].folder.record if found else {}
@@ -111,6 +117,8 @@ def facts(run: Path) -> Facts:
             lineage=dict(last.get("lineage", {}).get("model_tokens", {})),
             machines=machines,
             version=str(last.get("version", "")),
+            columns=tuple(row for row in every if row.tokens or row.sittings),
+            corrections=tuple(told for row in every if (told := correction(row.folder))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise StoreError(f"{run}: a record is not what this version writes: {problem}") from problem

@@ -15,6 +15,7 @@ from matura.core.ledger import spell_count, spell_seconds
 from matura.core.types import Item, Outcome
 from matura.ladder.transcript import Row, Sitting
 from matura.report.charts import SERIES, bars, curve
+from matura.report.corrected import told as told_corrections
 from matura.report.facts import Facts, Samples, Share, Stage, facts
 from matura.report.prompted import Prompted
 from matura.report.prompted import told as told_prompts
@@ -53,6 +54,7 @@ def page(found: Facts) -> str:
             *_head(found),
             *_ladder(found),
             *_heat(found),
+            *_corrections(found),
             *_curves(found),
             *_samples(
                 found.samples, [(s.row.name, s.prompted) for s in found.stages if s.prompted]
@@ -147,8 +149,8 @@ def _why(sitting: Sitting) -> str:
 
 
 def _heat(found: Facts) -> Iterator[str]:
-    columns = found.trained
-    names = dict.fromkeys(s.name for stage in columns for s in stage.row.sittings)
+    columns = found.columns
+    names = dict.fromkeys(s.name for row in columns for s in row.sittings)
     if not names:
         return
     yield _section(
@@ -158,15 +160,33 @@ def _heat(found: Facts) -> Iterator[str]:
         "Framed: the exam's own stage.",
     )
     yield '<div class="heat scroll"><table><caption></caption><thead><tr><th scope="col">exam</th>'
-    yield from (f'<th scope="col">{escape(stage.row.name)}</th>' for stage in columns)
+    yield from (f'<th scope="col">{_head_of(row, columns)}</th>' for row in columns)
     yield "</tr></thead><tbody>"
     for name in names:
         yield f'<tr><th scope="row">{escape(name)}</th>'
-        for stage in columns:
-            sitting = next((s for s in stage.row.sittings if s.name == name), None)
-            yield '<td class="none"></td>' if sitting is None else _cell(sitting, stage.row.name)
+        for row in columns:
+            sitting = next((s for s in row.sittings if s.name == name), None)
+            yield '<td class="none"></td>' if sitting is None else _cell(sitting, row.name)
         yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _head_of(row: Row, columns: Sequence[Row]) -> str:
+    """The stage's name; with its attempt where several stand side by side."""
+    if sum(other.name == row.name for other in columns) == 1:
+        return escape(row.name)
+    return f'{escape(row.name)}@{row.attempt} <span class="quiet">{row.standing}</span>'
+
+
+def _corrections(found: Facts) -> Iterator[str]:
+    if found.corrections:
+        yield _section(
+            "corrections",
+            "Corrections",
+            "Attempts of one stage on the same items of every exam. A gain is better, also where "
+            "less is better.",
+        )
+        yield from (told_corrections(told) for told in found.corrections)
 
 
 def _cell(sitting: Sitting, stage: str) -> str:

@@ -189,7 +189,7 @@ def zeroed(rows: Tensor) -> None:
 
 
 def shuffled(rows: Tensor) -> None:
-    rows.copy_(rows.roll(1, 0))
+    rows.copy_(rows[torch.randperm(len(rows), generator=seeded(1))])
 
 
 def scaled(rows: Tensor) -> None:
