@@ -30,8 +30,8 @@ from matura.ladder.spelling import whole
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "curriculum.yaml"
 RUNS = Path("runs") / "ablation"
-PASSED, CLOSED = 0, 3
-"""Exit codes of a climb that came to its end; the second says that some gate was not passed."""
+PASSED, FAILED, CLOSED = 0, 1, 3
+"""Exit codes of a climb: the last says that it came to its end, but not through every gate."""
 AT_ONCE = "chat"
 """The one stage in which all lessons are learnt."""
 LEAST_EXAMPLES = 64
@@ -194,9 +194,26 @@ class Climb:
         return [stage for stage in self.transcript["stages"] if stage["exams"]]
 
     @property
+    def first(self) -> dict[str, Plain]:
+        """Each exam as it was sat after its own stage."""
+        return {e["name"]: e for stage in reversed(self.stages) for e in stage["exams"]}
+
+    @property
     def last(self) -> dict[str, Plain]:
         """Each exam as it was last sat."""
         return {exam["name"]: exam for stage in self.stages for exam in stage["exams"]}
+
+    @property
+    def passed(self) -> int:
+        """Exams that were passed after their own stage and kept after every later one."""
+        sat = [exam for stage in self.stages for exam in stage["exams"]]
+        return len(self.last) - len({e["name"] for e in sat if e["outcome"] != "pass"})
+
+    @property
+    def head(self) -> str:
+        """How tables call it."""
+        ended = "" if self.code in (PASSED, CLOSED) else ", broke off"
+        return f"{self.way}, seed {self.seed}{ended}"
 
     @property
     def seconds(self) -> float:
@@ -210,16 +227,29 @@ class Climb:
 
 
 def climb(recipe: Path, way: str, seed: int, runs: Path) -> Climb:
-    """`matura run` to the end, going on where an earlier call stopped."""
+    """`matura run` to the end, going on where an earlier call stopped.
+
+    A climb that a red line ended is a result too: it counts with the stages it made.
+    """
     name = f"{recipe.stem}-{seed}"
     sets = [f"name={name}", f"seed={seed}", "gates.on_fail=continue"]
-    command = [sys.executable, "-m", "matura", "run", str(recipe), "--runs", str(runs), "--json"]
-    for change in sets:
-        command += ["--set", change]
+    options = ["--runs", str(runs), *(word for change in sets for word in ("--set", change))]
+    code, out = _matura("run", str(recipe), *options, "--json")
+    saved = runs / name / "recipe.yaml"
+    # another recipe's run may lie there, which was refused and is nobody's result
+    if code == FAILED and saved.exists() and load(saved) == load(recipe, sets):
+        _, out = _matura("transcript", str(runs / name), "--json")
+    found = json.loads(out) if out.strip() else {}
+    if code not in (PASSED, CLOSED, FAILED) or not any(s["exams"] for s in found.get("stages", ())):
+        raise SystemExit(f"{way}, seed {seed}: matura run ended with exit code {code}")
+    return Climb(way, seed, code, found)
+
+
+def _matura(*words: str) -> tuple[int, str]:
+    """A command's exit code and what it wrote on stdout."""
+    command = [sys.executable, "-m", "matura", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in (PASSED, CLOSED):
-        raise SystemExit(f"{way}, seed {seed}: matura run ended with exit code {done.returncode}")
-    return Climb(way, seed, done.returncode, json.loads(done.stdout))
+    return done.returncode, done.stdout
 
 
 def compare(climbs: Sequence[Climb], recipes: Mapping[str, Plain]) -> Plain:
@@ -231,21 +261,9 @@ def compare(climbs: Sequence[Climb], recipes: Mapping[str, Plain]) -> Plain:
             way: sum(tokens_of(stage) for stage in recipe["stages"])
             for way, recipe in recipes.items()
         },
-        "passed": {
-            way: [
-                sum(exam["outcome"] == "pass" for exam in climb.last.values())
-                for climb in climbs
-                if climb.way == way
-            ]
-            for way in ways
-        },
-        "final": {
-            exam: {
-                way: [c.last[exam]["score"] for c in climbs if c.way == way and exam in c.last]
-                for way in ways
-            }
-            for exam in exams
-        },
+        "passed": {way: [climb.passed for climb in climbs if climb.way == way] for way in ways},
+        "first": {exam: _scores(climbs, exam, "first") for exam in exams},
+        "final": {exam: _scores(climbs, exam, "last") for exam in exams},
         "climbs": [
             {
                 "way": climb.way,
@@ -260,19 +278,29 @@ def compare(climbs: Sequence[Climb], recipes: Mapping[str, Plain]) -> Plain:
     }
 
 
+def _scores(climbs: Sequence[Climb], exam: str, when: str) -> dict[str, list[float]]:
+    """Of each way, one for each seed whose climb came that far."""
+    found: dict[str, list[float]] = {climb.way: [] for climb in climbs}
+    for climb in climbs:
+        if exam in climb.last:
+            found[climb.way].append(getattr(climb, when)[exam]["score"])
+    return found
+
+
 def markdown(climbs: Sequence[Climb]) -> Iterator[str]:
     """How each exam ended, side by side; then every transcript, stage by stage."""
     ways = dict.fromkeys(climb.way for climb in climbs)
-    heads = [f"{climb.way}, seed {climb.seed}" for climb in climbs]
+    heads = [climb.head for climb in climbs]
     exams = list(dict.fromkeys(name for climb in climbs for name in climb.last))
     yield from _row(["at the end", *heads, *(f"{way}, mean" for way in ways)])
     yield from _row(["---"] * (1 + len(heads) + len(ways)))
     for exam in exams:
         cells = [_cell(climb.last.get(exam)) for climb in climbs]
         for way in ways:
-            scores = [c.last[exam]["score"] for c in climbs if c.way == way and exam in c.last]
+            scores = _scores(climbs, exam, "last")[way]
             cells.append(f"{statistics.fmean(scores):.3f}" if scores else "")
         yield from _row([f"`{exam}`", *cells])
+    yield from _row(["passed and kept", *(str(c.passed) for c in climbs), *("" for _ in ways)])
     yield from _row(["tokens", *(f"{c.tokens:,}" for c in climbs), *("" for _ in ways)])
     yield from _row(["seconds, all", *(f"{c.seconds:.0f}" for c in climbs), *("" for _ in ways)])
     for climb, head in zip(climbs, heads, strict=True):

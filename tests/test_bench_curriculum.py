@@ -4,7 +4,7 @@ to."""
 from __future__ import annotations
 
 import importlib
-import sys
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -120,6 +120,7 @@ def test_transcripts_stand_side_by_side(curriculum: ModuleType) -> None:
     found = curriculum.compare(climbs, {"ladder": plain("smoke")})
     assert found["tokens_asked"] == {"ladder": 120_000}
     assert found["final"]["echo"] == {"ladder": [0.7, 0.75], "bare": [0.2, 0.25]}
+    assert found["first"]["echo"] == {"ladder": [0.8, 0.8], "bare": [0.8, 0.8]}
     assert found["passed"] == {"ladder": [1, 1], "bare": [0, 0]}
     lines = list(curriculum.markdown(climbs))
     assert lines[0].startswith("| at the end | ladder, seed 0 | bare, seed 0 | ladder, seed 1 |")
@@ -129,9 +130,54 @@ def test_transcripts_stand_side_by_side(curriculum: ModuleType) -> None:
     assert "| `echo` | 0.800 [0.700, 0.900] | 0.700 [0.600, 0.800] |" in lines
 
 
-def test_a_climb_that_breaks_is_told(
+def test_a_climb_that_breaks_off_counts_with_what_it_made(
     curriculum: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(SystemExit, match="ended with exit code 1"):
-        curriculum.climb(tmp_path / "ladder.yaml", "ladder", 0, tmp_path)
+    made = climbed(curriculum, "bare", 0, [0.8]).transcript
+    asked: list[tuple[str, ...]] = []
+
+    def matura(*words: str) -> tuple[int, str]:
+        asked.append(words)
+        return (1, "") if words[0] == "run" else (0, json.dumps(made))
+
+    monkeypatch.setattr(curriculum, "_matura", matura)
+    recipe = tmp_path / "bare.yaml"
+    recipe.write_text(spell(plain("smoke")), encoding="utf-8")
+    with pytest.raises(SystemExit, match="exit code 1"):  # nothing was made
+        curriculum.climb(recipe, "bare", 0, tmp_path)
+    saved = tmp_path / "bare-0" / "recipe.yaml"
+    saved.parent.mkdir()
+    saved.write_text(spell(plain("smoke") | {"name": "bare-0", "seed": 5}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="exit code 1"):  # another recipe's run
+        curriculum.climb(recipe, "bare", 0, tmp_path)
+    last = plain("smoke") | {"name": "bare-0", "seed": 0}
+    last["gates"] |= {"on_fail": "continue"}
+    saved.write_text(spell(last), encoding="utf-8")
+    asked.clear()
+    found = curriculum.climb(recipe, "bare", 0, tmp_path)
+    assert found.head == "bare, seed 0, broke off"
+    assert found.last["echo"]["score"] == 0.8
+    assert "gates.on_fail=continue" in asked[0]
+    assert asked[1] == ("transcript", str(tmp_path / "bare-0"), "--json")
+    monkeypatch.setattr(curriculum, "_matura", lambda *words: (2, ""))
+    with pytest.raises(SystemExit, match="bare, seed 0: matura run ended with exit code 2"):
+        curriculum.climb(recipe, "bare", 0, tmp_path)
+
+
+def test_the_full_size_ladder_has_the_shape_and_shares_it_should(curriculum: ModuleType) -> None:
+    small, full = plain("curriculum"), plain("curriculum-750m")
+    assert [stage["name"] for stage in full["stages"]] == [s["name"] for s in small["stages"]]
+    for stage in full["stages"]:
+        assert stage["exams"]
+        if stage["kind"] == "sft":  # chats replay chats, never text
+            assert not {replay["stage"] for replay in stage["replay"]} & {"base", "induction"}
+    own = {s["name"]: sum(part["share"] for part in s["mixture"]) for s in full["stages"]}
+    assert own["format"] == pytest.approx(1.0)
+    assert own["minimal_qa"] == pytest.approx(0.8)
+    assert own["tasks"] == pytest.approx(0.7)
+    assert own["structured"] == pytest.approx(0.7)
+    replayed = {s["name"]: {r["stage"]: r["share"] for r in s["replay"]} for s in full["stages"]}
+    assert replayed["induction"] == {"base": 0.13}
+    assert replayed["echo"] == {"format": 0.15}
+    assert replayed["copy"] == {"echo": 0.15}
+    assert replayed["structured"]["tasks"] == 0.2

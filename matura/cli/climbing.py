@@ -59,7 +59,7 @@ def _told(run: Path, *, json: bool) -> None:
 
 
 def retry(
-    stage: Annotated[str, typer.Argument(help="The stage that is made once more.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Made once more.")],
     replay: Annotated[
         list[str] | None,
         typer.Option(

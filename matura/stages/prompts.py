@@ -71,10 +71,11 @@ class _Entry:
 
 
 class _Pair(NamedTuple):
-    """A key's line, where its value stands in the text, and what it is."""
+    """A key's line, where its value stands in the text, how it is spelled, and what it is."""
 
     line: int
     place: int
+    text: str
     value: Any
 
 
@@ -175,8 +176,8 @@ def _pairs(path: Path, text: str, at: int) -> dict[str, _Pair]:
         if key in found:
             raise DataError(f"{path}:{line}: key {key!r} stands twice in one object")
         place = _skip(text, _skip(text, end) + 1)
-        _, end = _DECODER.raw_decode(text, place)
-        found[key] = _Pair(line, place, _value(path, line, text[place:end]))
+        value, end = _DECODER.raw_decode(text, place)
+        found[key] = _Pair(line, place, text[place:end], value)
         at = _next(text, end)
     return found
 
@@ -224,7 +225,12 @@ def _object(path: Path, text: str, at: int) -> tuple[str, Iterator[_Entry]]:
             what = json_name(pair.value)
             raise DataError(f"{path}:{pair.line}: what is expected must be text, not {what}")
     return system, (
-        _Entry(pair.line, pair.value, name, answers[name].value if name in answers else None)
+        _Entry(
+            pair.line,
+            _value(path, pair.line, pair.text),
+            name,
+            answers[name].value if name in answers else None,
+        )
         for name, pair in named.items()
     )
 
@@ -249,8 +255,10 @@ def _prompt(entry: _Entry, system: str) -> Prompt:
     else:
         asked = text_at(value, "prompt")
         turns = _tagged(asked) if asked.startswith(_TAGGED) else (Message("user", asked),)
-    if turns[-1].role == "assistant":
-        raise BadLine("the assistant speaks last; a prompt ends before it does")
+    if turns[-1].role not in ("user", "tool"):
+        raise BadLine(
+            f"ends with role {turns[-1].role!r}; a prompt ends before the assistant speaks"
+        )
     if own and turns[0].role != "system":
         turns = (Message("system", own), *turns)
     elif value.get("system") and turns[0].content != own:

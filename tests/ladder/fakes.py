@@ -18,7 +18,7 @@ from matura.core.types import Cell, Item, Outcome, Score, Task, Trace
 from matura.data.sources.folder import Folder as FolderSource
 from matura.exams.exam import Exam, Hall
 from matura.ladder.recipe import Gates, Recipe
-from matura.stages.parts import ModelSpec, Part, Replay, TokenizerSpec
+from matura.stages.parts import ModelSpec, Part, Replay, TokenizerSpec, Train
 from matura.stages.stage import Context, Made, StageKind
 
 N = 200
@@ -133,3 +133,47 @@ def replay(stage: str, share: float) -> Replay:
 def heard() -> tuple[Ledger, io.StringIO]:
     stream = io.StringIO()
     return Ledger(stream=stream), stream
+
+
+QUIZ = Quiz(at_least=0.9)
+RIDDLE = Quiz(exam="riddle", at_least=0.5)
+
+
+class Learner(Lay):
+    """Knows more of an exam the more it replays, or the longer it trains."""
+
+    train: Train = Train(tokens=1000, batch_tokens=100)
+    by_replay: dict[str, int] = {}  # noqa: RUF012
+    """Right answers more for each 0.1 of replay."""
+    by_tokens: dict[str, int] = {}  # noqa: RUF012
+    """For each 1,000 tokens."""
+
+    def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
+        share = sum(old.share for old in self.replay)
+        knows = dict(self.knows)
+        for name, more in self.by_replay.items():
+            knows[name] += round(more * share * 10)
+        for name, more in self.by_tokens.items():
+            knows[name] += round(more * (self.train.tokens or 0) / 1000)
+        return Lay.make(self.model_copy(update={"knows": knows}), work, parents, context)
+
+
+def learner(name: str, knows: dict[str, int], *exams: Quiz, **more: Any) -> Learner:
+    return Learner.model_construct(name=name, knows=knows, exams=exams, **more)
+
+
+def three(folder: Path, **more: Any) -> Recipe:
+    """`chat` forgets the quiz with little replay: 150 right, 20 more for each 0.1."""
+    given = {"by_replay": {"quiz": 20}} | more
+    return recipe(
+        folder,
+        learner("base", {"quiz": 190}, QUIZ),
+        learner(
+            "chat",
+            {"riddle": 150, "quiz": 150},
+            RIDDLE,
+            replay=(replay("base", 0.1),),
+            **given,
+        ),
+        learner("tools", {}, replay=(replay("base", 0.1), replay("chat", 0.2))),
+    )

@@ -235,7 +235,6 @@ def mistakes(seed: int) -> dict[str, list[str]]:
         "no full stop": [gold[:-1] for gold in right],
         "an unknown wording, echoed": [f"Say {gold}" for gold in right],
         "the first word only": [gold.split()[0] for gold in right],
-        "letters mixed up": ["".join(draw.sample(gold, len(gold))) for gold in right],
         "a wrong answer now and then": [g if draw.random() < 0.8 else "stone." for g in right],
         "mostly wrong": [g if draw.random() < 0.1 else draw.choice(right) for g in right],
         "all right": right,
@@ -245,8 +244,6 @@ def mistakes(seed: int) -> dict[str, list[str]]:
 @pytest.mark.parametrize("kind", sorted(mistakes(0)))
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_not_a_red_line(kind: str, seed: int) -> None:
-    if kind == "letters mixed up" and seed == 0:
-        return  # of one-word golds nothing is left
     assert after(scored(mistakes(seed)[kind], golds(seed)), 5000, 5.0) == {}
 
 
