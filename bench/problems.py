@@ -22,12 +22,14 @@ ASIDE = 0.3
 LARGEST = 5_000
 """Amounts grow no further, so that their spelling stays as long as in GSM8K."""
 
-NAMES = """
-Ada Ben Clara David Emma Felix Greta Hugo Ida Jonas Klara Leo Mina Noah Olga Paul
-""".split()
-THINGS = """
-apples books cards clips coins eggs flowers letters marbles pencils shells stamps
-""".split()
+NAMES = (
+    *("Ada", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Hugo"),
+    *("Ida", "Jonas", "Klara", "Leo", "Mina", "Noah", "Olga", "Paul"),
+)
+THINGS = (
+    *("apples", "books", "cards", "clips", "coins", "eggs"),
+    *("flowers", "letters", "marbles", "pencils", "shells", "stamps"),
+)
 PLACES = ("market", "school", "library", "village fair", "harbour", "bakery", "old mill", "park")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

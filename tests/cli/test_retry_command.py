@@ -43,7 +43,7 @@ def spelled(tiny: Pretended, tmp_path: Path) -> dict[str, object]:
         ("chat --run RUN --replay base", ("--replay base: expected",)),
         ("chat --run RUN --replay base=nan", ("--replay base=nan: expected",)),
         ("chat --run RUN", ("retry chat: nothing is changed", "--replay")),
-        ("chat --run RUN --tokens many", ("--tokens", "many")),
+        ("chat --run RUN --tokens many", ("--tokens", "number")),
         ("chat --run RUN --tokens -5", ("--tokens -5", "whole number")),
         ("chat --run RUN --tokens 1e400", ("--tokens inf",)),
         ("chat --run RUN --tokens 100", ("train.batch_tokens", "256", "100")),
@@ -58,7 +58,7 @@ def spelled(tiny: Pretended, tmp_path: Path) -> dict[str, object]:
         ("chat --run OTHER --tokens 9e3", ("other is no run yet", "matura run")),
         ("chat --run BAD --tokens 9e3", ("bad.yaml", "not YAML")),
         ("chat --tokens 9e3", ("no run in runs", "--run")),
-        ("--run RUN --tokens 9e3", ("STAGE",)),
+        ("--run RUN --tokens 9e3", ("Missing argument", "stage")),
     ],
 )
 def test_bad_input_is_one_line_and_2(
@@ -111,16 +111,19 @@ def test_a_real_stage_is_corrected(call: Call, tmp_path: Path) -> None:
     assert found["changes"] == ["train.tokens: 1000 -> 30000"]
     assert found["exams"][0]["gain"] > 0.5
     assert found["exams"][0]["verdict"] == "better"
-    # the recipe as it was goes on, and a chat stage can be corrected in its replay
-    again = call(["run", recipe, "--runs", runs, "--json"])
-    assert again.code == 0, again.err
+    # the recipe as it was goes on; what it forgets is replayed more
+    again = call(["run", recipe, "--runs", runs])
+    assert again.code == 3, again.err
     assert "base@2: there already" in again.err
-    assert [stage["attempt"] for stage in json.loads(again.out)["stages"]] == [1, 2, 1]
-    replayed = call(["retry", "chat", "--run", recipe, "--runs", runs, "--replay", "base=+0.3"])
-    assert replayed.code == 0, replayed.err
-    assert "base@2" not in replayed.out
-    asked = Folder.open(runs / "real" / "chat@2").record["lineage"]["asked"]
-    assert asked == {"chat/echo": 0.5, "base/folder": 0.5}
+    assert f"matura retry chat --replay base=+0.1 --run {runs}/real" in again.err
+    asked = ["retry", "chat", "--run", recipe, "--runs", runs, "--replay", "base=+0.5", "--json"]
+    replayed = json.loads(call(asked).out)
+    assert replayed["changes"] == ["replay base: 0.2 -> 0.7", "echo: 0.8 -> 0.3"]
+    (bpb,) = replayed["exams"]
+    assert bpb["gain"] > 0.02
+    lineage = Folder.open(runs / "real" / "chat@2").record["lineage"]
+    assert lineage["corrects"] == "chat@1"
+    assert lineage["asked"] == {"chat/echo": 0.3, "base/folder": 0.7}
     page = (runs / "real" / "report.html").read_text(encoding="utf-8")
     assert "chat@2 corrects chat@1" in page
     assert 'base@1 <span class="quiet">replaced</span>' in page

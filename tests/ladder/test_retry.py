@@ -4,92 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dying import dies_at
-from fakes import Lay, Quiz, heard, recipe, replay
+from fakes import Lay, heard, recipe
+from learners import QUIET, QUIZ, again, closed, learner, names, three
 
 from matura.core.errors import DriftError, GateClosed, RecipeError
-from matura.core.ledger import Ledger
 from matura.core.store import Folder, work_place
 from matura.ladder.climb import climb
 from matura.ladder.compare import Compared, Side, decision
 from matura.ladder.correction import corrected, taken_over
-from matura.ladder.recipe import Recipe
-from matura.ladder.retry import Retried, retry
+from matura.ladder.retry import retry
 from matura.ladder.transcript import columns, last_passed, rows, transcript_json, transcript_table
 from matura.stages.parts import Train
-from matura.stages.stage import Context, Made
-
-QUIET = Ledger(mode="quiet")
-QUIZ = Quiz(at_least=0.9)
-RIDDLE = Quiz(exam="riddle", at_least=0.5)
-
-
-class Learner(Lay):
-    """Knows more of an exam the more it replays, or the longer it trains."""
-
-    train: Train = Train(tokens=1000, batch_tokens=100)
-    by_replay: dict[str, int] = {}  # noqa: RUF012
-    """Right answers more for each 0.1 of replay."""
-    by_tokens: dict[str, int] = {}  # noqa: RUF012
-    """For each 1,000 tokens."""
-
-    def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
-        share = sum(old.share for old in self.replay)
-        knows = dict(self.knows)
-        for name, more in self.by_replay.items():
-            knows[name] += round(more * share * 10)
-        for name, more in self.by_tokens.items():
-            knows[name] += round(more * (self.train.tokens or 0) / 1000)
-        return Lay.make(self.model_copy(update={"knows": knows}), work, parents, context)
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     for noted in (Lay.calls, Lay.stops, Lay.breaks):
         noted.clear()
-
-
-def learner(name: str, knows: dict[str, int], *exams: Quiz, **more: Any) -> Learner:
-    return Learner.model_construct(name=name, knows=knows, exams=exams, **more)
-
-
-def three(folder: Path, **more: Any) -> Recipe:
-    """`chat` forgets the quiz with little replay: 150 right, 20 more for each 0.1."""
-    given = {"by_replay": {"quiz": 20}} | more
-    return recipe(
-        folder,
-        learner("base", {"quiz": 190}, QUIZ),
-        learner(
-            "chat",
-            {"riddle": 150, "quiz": 150},
-            RIDDLE,
-            replay=(replay("base", 0.1),),
-            **given,
-        ),
-        learner("tools", {}, replay=(replay("base", 0.1), replay("chat", 0.2))),
-    )
-
-
-def closed(folder: Path, **more: Any) -> tuple[Recipe, Path, str]:
-    """A run that was stopped at the gate of `chat`, and what it said."""
-    made = three(folder / "text", **more)
-    with pytest.raises(GateClosed) as problem:
-        climb(made, folder, ledger=QUIET)
-    return made, folder / "run", str(problem.value)
-
-
-def again(made: Recipe, run: Path, *asked: str, ledger: Ledger = QUIET, **more: Any) -> Retried:
-    return retry(made, run, "chat", replay=asked, ledger=ledger, **more)
-
-
-def names(run: Path) -> list[str]:
-    return sorted(path.name for path in run.iterdir() if not path.name.startswith("."))
 
 
 def test_a_closed_gate_names_the_command(tmp_path: Path) -> None:
