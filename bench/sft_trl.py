@@ -76,7 +76,7 @@ def versions() -> dict[str, Any]:
     """What the turns belong to."""
     import torch
     import transformers
-    import trl  # type: ignore[import-not-found]
+    import trl
 
     found = {"trl": trl, "transformers": transformers, "torch": torch}
     return {
@@ -88,7 +88,7 @@ def versions() -> dict[str, Any]:
 def trainer(folder: Path, mode: str, *, batch: int, accumulate: int, bf16: bool) -> Any:
     """The trainer with trl's own settings, but for what would only slow it down here (gradient
     checkpointing, logging, saving) and for `bf16`, which follows the machine."""
-    from datasets import Dataset  # type: ignore[import-not-found]
+    from datasets import Dataset
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
     from trl import SFTConfig, SFTTrainer
 
