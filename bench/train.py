@@ -107,12 +107,15 @@ SHAPES = {
 def feed_of(shape: Shape, folder: Path) -> Feed:
     """Rows of random documents of 20 to 600 tokens, from a shard on disk as in any stage."""
     draw = np.random.default_rng(0)
+    # some tokens often, most seldom: where all are alike nothing can be learnt, and `fit` stops
+    often = 1 / np.arange(10, 10 + shape.config.vocab_size)
+    often /= often.sum()
     path = folder / "random.shard"
     with ShardWriter(
         path, vocab_size=shape.config.vocab_size, tokenizer_sha256=NO_TOKENIZER
     ) as out:
         for length in draw.integers(20, 600, size=1_000):
-            ids = draw.integers(0, shape.config.vocab_size, size=length)
+            ids = draw.choice(shape.config.vocab_size, size=length, p=often)
             out.add(ids, np.ones(length))
     shard = Shard.open(path)
     return Feed(

@@ -177,11 +177,93 @@ def variables(rng: Rng) -> str:
     return "\n".join(lines) + "\n"
 
 
+_FILLERS = (
+    *("please", "now", "then", "first", "in", "one", "word", "say", "it", "give", "write", "put"),
+    *("take", "with", "the", "for", "me", "just", "only", "at", "once", "answer", "as", "so"),
+    *("and", "of", "to", "who", "which", "what", "where", "does", "is"),
+)
+
+
+def questions(rng: Rng) -> str:
+    """Facts with one key or two, then questions: the key stands among other words and the answer
+    comes alone, so that it must be found from afar and not as what followed its key. Some questions
+    have two keys, some ask for all that goes with half of a key, some for the key of a value, some
+    for what is not there, and some stand before the facts."""
+    table = _table(rng)
+    joint = rng.choice((": ", " = ", " -> ", " is ", " has ", ". ", ") "))
+    lines = [f"{key}{joint}{value}" for key, value in table.items()]
+    facts = rng.choice(("\n", "\n", ". ", "; ")).join(lines)
+    mark, end = rng.choice(("", "Q: ", "> ")), rng.choice(("\n", "\n", "? ", "\nA: ", " - "))
+    between = rng.choice((" and ", ", ", "\n", " "))
+    if rng.random() < 0.25:
+        asked, answer = _asked(rng, table, between)
+        return f"{mark}{asked}\n{facts}\n{answer}\n"
+    text = facts + "\n"
+    for _ in range(rng.randint(3, 6)):
+        asked, answer = _asked(rng, table, between)
+        text += f"{mark}{asked}{end}{answer}\n"
+    return text
+
+
+def _asked(rng: Rng, table: Mapping[str, str], between: str) -> tuple[str, str]:
+    """A question, and its answer."""
+    if rng.random() < 0.12:
+        absent = word(rng)
+        if not any(absent.casefold() in key.casefold().split() for key in table):
+            return " ".join([*_fillers(rng), absent, *_fillers(rng)]), "none"
+    halves = [key.split(" ")[0] for key in table if " " in key]
+    style = rng.random()
+    keys = [rng.choice(list(table))]
+    answer = table[keys[0]]
+    if halves and style < 0.4:
+        keys = [rng.choice(halves)]
+        rest = [[*key.split(" "), value] for key, value in table.items()]
+        answer = between.join(" ".join(parts[1:]) for parts in rest if parts[0] == keys[0])
+    elif style > 0.85 and len(set(table.values())) == len(table):
+        keys, answer = [answer], keys[0]
+    elif style > 0.6:
+        keys = rng.sample(list(table), 2)
+        answer = between.join(table[key] for key in keys)
+    wording = [word for key in keys for word in (*_fillers(rng), _spread(rng, key))]
+    return " ".join([*wording, *_fillers(rng)]), answer
+
+
+def _table(rng: Rng) -> dict[str, str]:
+    """Two to five values by number, by word or by two words."""
+    style = rng.random()
+    if style < 0.35:
+        values = some(rng, 2, 4, longest=1)
+        return {str(number): value for number, value in enumerate(values, start=1)}
+    if style < 0.60:
+        return {key: words(rng, 1) for key in some(rng, 2, 5, longest=1)}
+    firsts, seconds = some(rng, 2, 2, longest=1), some(rng, 2, 3, longest=1)
+    keys = [f"{first} {second}" for first in firsts for second in seconds]
+    chosen = rng.sample(keys, rng.randint(2, min(4, len(keys))))
+    if rng.random() < 0.5:
+        chosen.sort()
+    return {key: words(rng, 1) for key in chosen}
+
+
+def _spread(rng: Rng, key: str) -> str:
+    """The words of a key, at times with others between them or the last one first."""
+    parts = key.split(" ")
+    if len(parts) > 1 and rng.random() < 0.3:
+        parts.reverse()
+    return (
+        " ".join([parts[0], *_fillers(rng), *parts[1:]]) if rng.random() < 0.3 else " ".join(parts)
+    )
+
+
+def _fillers(rng: Rng) -> list[str]:
+    return [rng.choice(_FILLERS) for _ in range(rng.randint(0, 3))]
+
+
 TEXTS: Mapping[str, Callable[[Rng], str]] = {
     "names": names,
     "lists": lists,
     "pairs": pairs,
     "quotes": quotes,
     "variables": variables,
+    "questions": questions,
 }
 """Each kind of text and what makes one."""

@@ -36,6 +36,8 @@ class Knowledge(Exam):
     largest_sum: int = Field(default=20, ge=1, le=99)
     max_items: int = Field(default=4, ge=1, le=8)
     gibberish: Gibberish = "exclude"
+    german: float = Field(default=0.1, ge=0, le=1)
+    """Share of items in German."""
 
     @property
     def lesson(self) -> knowledge.Knowledge:
@@ -47,6 +49,7 @@ class Knowledge(Exam):
             largest_sum=self.largest_sum,
             max_items=self.max_items,
             gibberish=self.gibberish,
+            german=self.german,
         )
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from matura.core.types import Cell, Item, Score, Task, Trace
 from matura.exams.exam import Exam, Hall, exact, lesson_tasks
 from matura.exams.interval import share, worst
 from matura.lessons import minimal_qa
-from matura.lessons.relations import UNKNOWN
+from matura.lessons.relations import MOST_TELLINGS, UNKNOWN
 
 DISTINCT = "distinct outputs"
 
@@ -49,12 +49,22 @@ class MinimalQa(Exam):
     """Share of items in German."""
     near: float = Field(default=0.5, ge=0, le=1)
     """Share of the other facts that are near misses."""
+    who: float = Field(default=0.25, ge=0, le=1)
+    """Share of questions about persons that ask for the person."""
+    tellings: int = Field(default=MOST_TELLINGS, ge=1, le=MOST_TELLINGS)
+    """In how many ways a fact is told."""
     max_tokens: int = Field(default=64, ge=8)
     """Tokens sampled for an answer."""
 
     def tasks(self, hall: Hall, count: int, start: int = 0) -> Iterator[Task]:
         """Each question at two lengths, then once where its fact is not told."""
-        lesson = minimal_qa.MinimalQa(max_facts=self.max_facts, german=self.german, near=self.near)
+        lesson = minimal_qa.MinimalQa(
+            max_facts=self.max_facts,
+            german=self.german,
+            near=self.near,
+            who=self.who,
+            tellings=self.tellings,
+        )
         return lesson_tasks(self.exam, lesson, hall, count, start, max_tokens=self.max_tokens)
 
     def grade(self, task: Task, trace: Trace) -> float:

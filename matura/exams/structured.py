@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from pydantic import Field
 
 from matura.core.types import Task, Trace
 from matura.exams.exam import SPARE_TOKENS, Exam, Hall, exact, lesson_tasks
 from matura.lessons import structured
+from matura.lessons.signatures import NO_TOOL
 from matura.lessons.structured import FORMS, JSON_OPERATORS
 from matura.lessons.words import Gibberish
 
@@ -31,12 +32,15 @@ _MOST_BRACKETS = 100
 class Structured(Exam):
     """Each of its measures has a floor; the mean of all items has none."""
 
+    version: ClassVar[int] = 2
+
     exam: Literal["structured"] = "structured"
     at_least: float | None = Field(default=0.80, ge=0, le=1)
     """For records that are right in every value."""
     valid_at_least: float | None = Field(default=0.99, ge=0, le=1)
-    """For answers that are to be JSON: each is one whole JSON object and nothing else. At 0.99, 381
-    without a fault are needed, or 997 of 1,000."""
+    """For answers that are to be JSON: each is one whole JSON object and nothing else; to say that
+    no tool fits where one does is a wrong decision, counted there. At 0.99, 381 without a
+    fault are needed, or 997 of 1,000."""
     schema_at_least: float | None = Field(default=0.80, ge=0, le=1)
     """For records with exactly the names and types asked for, whatever their values; of those that
     leave something out, by themselves too."""
@@ -58,6 +62,9 @@ class Structured(Exam):
     max_fields: int = Field(default=4, ge=1, le=7)
     max_tools: int = Field(default=3, ge=1, le=5)
     prose: float = Field(default=0.15, ge=0.0, le=1.0)
+    lines: bool = False
+    german: float = Field(default=0.1, ge=0, le=1)
+    """Share of items in German."""
 
     def tasks(self, hall: Hall, count: int, start: int = 0) -> Iterator[Task]:
         """Records, calls and direct answers, field and tool counts in turn."""
@@ -66,6 +73,8 @@ class Structured(Exam):
             max_fields=self.max_fields,
             max_tools=self.max_tools,
             prose=self.prose,
+            lines=self.lines,
+            german=self.german,
         )
         for task in lesson_tasks(self.exam, lesson, hall, count, start):
             # a wrong but whole object may be longer than the right one: it must not count as torn
@@ -98,7 +107,8 @@ class Structured(Exam):
         grade = self.grade(task, trace)
         marks = {task.bucket: grade}
         said = self._said(trace)
-        if operator in JSON_OPERATORS:
+        declined = operator == "CALL" and trace.reply in NO_TOOL.values()
+        if operator in JSON_OPERATORS and not declined:
             marks["json"] = float(isinstance(said, dict))
         if operator in FORMS:
             fits = float(said is not NOT_JSON and shape(said) == shape(read_json(task.gold)))

@@ -8,14 +8,14 @@ facts are told is free; what stands between them is not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from matura.core.types import Task, Trace
 from matura.exams.exam import Exam, Hall, exact, lesson_tasks
 from matura.lessons import tasks
-from matura.lessons.passages import read_report, read_sentence
+from matura.lessons.passages import MOST_TELLINGS, read_report, read_sentence
 from matura.lessons.words import Gibberish
 
 _LEAST_CELL = 50
@@ -24,6 +24,8 @@ _LEAST_CELL = 50
 
 class Tasks(Exam):
     """Steps, structure, faithfulness and focus, each with its own floor."""
+
+    version: ClassVar[int] = 2
 
     exam: Literal["tasks"] = "tasks"
     at_least: float | None = Field(default=0.80, ge=0, le=1)
@@ -45,6 +47,12 @@ class Tasks(Exam):
     gibberish: Gibberish = "include"
     max_facts: int = Field(default=3, ge=1, le=12)
     max_steps: int = Field(default=3, ge=2, le=4)
+    german: float = Field(default=0.1, ge=0, le=1)
+    """Share of items in German."""
+    numbered: bool = False
+    asides: float = Field(default=0.3, ge=0.0, le=1.0)
+    tellings: int = Field(default=MOST_TELLINGS, ge=1, le=MOST_TELLINGS)
+    mixed: bool = True
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
@@ -62,6 +70,11 @@ class Tasks(Exam):
             gibberish=self.gibberish,
             max_facts=self.max_facts,
             max_steps=self.max_steps,
+            german=self.german,
+            numbered=self.numbered,
+            asides=self.asides,
+            tellings=self.tellings,
+            mixed=self.mixed,
             contrast=0.0,
         )
         return lesson_tasks(self.exam, lesson, hall, count, start)

@@ -53,10 +53,12 @@ class Tools(Exam):
     gibberish: Gibberish = "include"
     longest: int = Field(default=4, ge=2, le=4)
     """Calls in the longest chain."""
+    german: float = Field(default=0.1, ge=0, le=1)
+    """Share of items in German."""
 
     def tasks(self, hall: Hall, count: int, start: int = 0) -> Iterator[Task]:
         """The lesson's items in its own order, each up to where the user spoke last."""
-        lesson = tools.Tools(gibberish=self.gibberish, longest=self.longest)
+        lesson = tools.Tools(gibberish=self.gibberish, longest=self.longest, german=self.german)
         items = lesson.items(hall.given(self.exam))
         for number, item in enumerate(islice(items, start, start + count), start):
             gold = item.meta["expected"]

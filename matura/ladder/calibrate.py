@@ -38,8 +38,8 @@ STAND_IN_FLOPS = 4e12
 COMPILED_FASTER = 1.6
 """Times, whole step; measured at 192 x 4 layers on 2 cores, as in `learn.compute`."""
 COMPILING_S = 20.0
-"""Before the first compiled step of a process, nothing cached: 20 s on 2 idle cores, 55 s on a
-busy one; 5 s from the compiler's cache."""
+"""Before the first compiled step of a process: between the 30 to 45 s of 2 cores with nothing
+cached and the 5 to 8 s with the compiler's cache, since which it will be is not known."""
 SAVED_STEP = 1
 
 

@@ -14,8 +14,8 @@ import torch
 
 from matura.core.errors import RecipeError
 
-# A compiled step costs 5 s (cached) to 20 s (cold) before the first one; measured on 2 cores it is
-# 1.6 times faster, so about 40 s of eager training (1e13 operations) earn it back.
+# A compiled step costs 5 to 8 s (cached) or 30 to 45 s (cold) before the first one; measured on 2
+# cores it is 1.6 times faster: 1e13 operations (40 s, eager) earn the first back, not the second.
 COMPILE_FROM_FLOPS = 1e13
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

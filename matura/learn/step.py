@@ -38,6 +38,11 @@ def _compiled() -> Callable[..., Tensor]:
     return torch.compile(total_loss, dynamic=False)
 
 
+def yet_to_compile(compute: Compute) -> bool:
+    """Whether the first step of this process is still to come, and will be compiled."""
+    return compute.compiled and not _compiled.cache_info().currsize
+
+
 class Stepper:
     """Computes losses and gradients of one model the way `compute` says."""
 

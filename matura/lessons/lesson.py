@@ -27,6 +27,7 @@ from matura.lessons.blacklist import Blacklist
 NOT_LESSONS = (
     "blacklist",
     "facts",
+    "field_names",
     "lands",
     "lesson",
     "passages",

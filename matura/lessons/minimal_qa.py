@@ -22,10 +22,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from matura.core.types import Conversation, Given
+from matura.core.types import Conversation, Given, Message
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import Grammar, is_for_exam
-from matura.lessons.relations import NAMED, RELATIONS, UNKNOWN
+from matura.lessons.relations import MOST_TELLINGS, NAMED, RELATIONS, UNKNOWN
 from matura.lessons.telling import Question, Statement, Teller
 from matura.lessons.words import Language
 
@@ -197,6 +197,11 @@ class MinimalQa(Lesson):
     """Share of the facts not asked for that are chosen to be mistaken for the one asked for."""
     who: float = Field(default=0.25, ge=0.0, le=1.0)
     """Share of questions about persons that ask for the person: `Who lives in Blimo?`"""
+    tellings: int = Field(default=MOST_TELLINGS, ge=1, le=MOST_TELLINGS)
+    """In how many ways a fact is told."""
+    turns: int = Field(default=1, ge=1, le=8)
+    """Questions in a conversation: all after the first are about the facts told before it, so that
+    more is learnt from each telling. Exams ask one."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
         """Questions without end, numbers of facts in turn, each question at some lengths and then
@@ -205,7 +210,10 @@ class MinimalQa(Lesson):
 
     def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
         rng = given.rng
-        tellers = {language: Teller(given, language, instructing_words()) for language in RELATIONS}
+        tellers = {
+            language: Teller(given, language, instructing_words(), self.tellings)
+            for language in RELATIONS
+        }
         owed = 0.0
         for group in count():
             teller = tellers["de" if rng.random() < self.german else "en"]
@@ -218,13 +226,39 @@ class MinimalQa(Lesson):
                 limit = rng.choice(limits)
                 wording = grammar(teller.language, ask, length, limit).draw(rng, given.split).text
                 asked = _Asked(_sentence_case(wording), length, limit, told)
-                answered.append(_item(asked, told.facts))
+                more = self._more(teller, told.facts, given)
+                answered.append(_item(asked, told.facts, more=more))
                 # the running account of twins keeps every stretch at the share asked for
                 owed += self.unknown / (1 - self.unknown)
                 if owed > 1 - 1e-9:
                     owed -= 1
-                    twins.append(_twin(asked, given))
+                    facts, bare = _instead(asked, given)
+                    more = self._more(teller, facts, given) if facts else ()
+                    twins.append(_item(asked, facts, wording=bare, more=more))
             yield (*answered, *twins)
+
+    def _more(
+        self, teller: Teller, facts: Sequence[Statement], given: Given
+    ) -> tuple[Message, ...]:
+        """Further questions about these facts, and the answers."""
+        rng = teller.rng
+        said: list[Message] = []
+        for _ in range(self.turns - 1):
+            about = rng.choice(facts)
+            if rng.random() < self.unknown:
+                near = rng.random() < self.near
+                about = teller.other(Question(about, False), facts, _words_of(facts), near=near)
+            who = bool(about.relation.who) and rng.random() < self.who
+            if who and any(Question(about, True).answered_by(o) for o in facts if o is not about):
+                who = False  # two are right, or one of whom another thing was asked
+            ask = rng.choice(about.relation.who if who else about.relation.asks)
+            length, limits = rng.choice(_KINDS)
+            limit = rng.choice(limits)
+            bare = grammar(teller.language, ask, length, limit).going_on()
+            wording = _sentence_case(bare.draw(rng, given.split).text)
+            told = _Told(Question(about, who), tuple(facts), about)
+            said += _item(_Asked(wording, length, limit, told), facts).messages
+        return tuple(said)
 
     def _told(self, teller: Teller, facts: int) -> _Told:
         rng = teller.rng
@@ -260,7 +294,13 @@ class _Asked:
     told: _Told
 
 
-def _item(asked: _Asked, facts: Sequence[Statement], *, wording: str = "") -> Conversation:
+def _item(
+    asked: _Asked,
+    facts: Sequence[Statement],
+    *,
+    wording: str = "",
+    more: Sequence[Message] = (),
+) -> Conversation:
     """The question over these facts, answered if the fact asked for is among them."""
     question = asked.told.question
     about, template = question.about, wording or asked.wording
@@ -274,6 +314,8 @@ def _item(asked: _Asked, facts: Sequence[Statement], *, wording: str = "") -> Co
     operator = "ANSWER" if known else "UNKNOWN"
     return conversation(
         text.replace("{X}", context),
+        Message("assistant", answers[0]),
+        *more,
         operator=operator,
         # what is asked for without being told is payload too
         payload=" ".join(dict.fromkeys([*told, cue] if cue else told)),
@@ -290,15 +332,18 @@ def _item(asked: _Asked, facts: Sequence[Statement], *, wording: str = "") -> Co
     )
 
 
-def _twin(asked: _Asked, given: Given) -> Conversation:
-    """The same question, something else told instead of its fact; at times nothing at all."""
+def _instead(asked: _Asked, given: Given) -> tuple[Sequence[Statement], str]:
+    """What a twin is told, and its wording if nothing is told at all, as at times."""
     about = asked.told.question.about
     if len(asked.told.facts) == 1 and about.owner and given.rng.random() < 0.3:
         bare = re.sub(r"(\b\w+:\s)?\{X\}\s?", "", asked.wording).strip()
         if is_for_exam(bare) == (given.split == "exam"):
-            return _item(asked, (), wording=bare)
-    facts = [asked.told.instead if fact is about else fact for fact in asked.told.facts]
-    return _item(asked, facts)
+            return (), bare
+    return [asked.told.instead if fact is about else fact for fact in asked.told.facts], ""
+
+
+def _words_of(facts: Sequence[Statement]) -> set[str]:
+    return {word.casefold() for fact in facts for word in fact.words}
 
 
 def _sentence_case(wording: str) -> str:

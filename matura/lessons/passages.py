@@ -90,17 +90,19 @@ TOLD: dict[Language, tuple[str, ...]] = {
     "en": (
         "{owner} has {one} called {name}.",
         "{owner} has {one} named {name}.",
-        "The {noun} of {owner} is called {name}.",
         "{owner} calls {object} {name}.",
+        "The {noun} of {owner} is called {name}.",
         "{name} is the {noun} of {owner}.",
     ),
     "de": (
         "{owner} hat {one} namens {name}.",
-        "{owner} nennt {object} {name}.",
         "{owner} hat {one}, genannt {name}.",
+        "{owner} nennt {object} {name}.",
         "{name} heißt {the} von {owner}.",
     ),
 }
+"""The plainest first: owner, thing and name in that order."""
+MOST_TELLINGS = max(map(len, TOLD.values()))
 
 ASIDES: dict[Language, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "en": (
@@ -132,12 +134,21 @@ def owner_name(rng: Rng, names: Words, taken: Sequence[str] = ()) -> str:
 
 
 def compose(
-    rng: Rng, words: Words, counts: Sequence[int], language: Language, *, asides: float
+    rng: Rng,
+    words: Words,
+    counts: Sequence[int],
+    language: Language,
+    *,
+    asides: float,
+    tellings: int = MOST_TELLINGS,
+    mixed: bool = True,
 ) -> Passage:
-    """A passage about as many owners as `counts` has, with as many facts of each, all mixed.
+    """A passage about as many owners as `counts` has, with as many facts of each, all mixed, or one
+    owner after the other in any order.
 
     With probability `asides` one sentence more tells no fact. Two owners may have the same thing
-    under two names, and no word stands for two of them.
+    under two names, and no word stands for two of them. Of the ways to tell a fact, the first
+    `tellings` are used.
     """
     maker = Words(words.split, "only", words.tokenizer, (), ())
     names = _names(rng, words, sum(counts), language)
@@ -148,8 +159,12 @@ def compose(
         taken.append(owner.casefold())
         things = rng.sample(THINGS[language], count)
         facts += [Fact(owner, thing, names.pop()) for thing in things]
-    rng.shuffle(facts)
-    sentences = [_told(rng, fact, language) for fact in facts]
+    if mixed:
+        rng.shuffle(facts)
+    elif rng.random() < 0.5:
+        facts.sort(key=lambda fact: fact.owner != owner)  # the last one first
+    told = TOLD[language][:tellings]
+    sentences = [_told(rng, fact, told) for fact in facts]
     if rng.random() < asides:
         who, did, when = (rng.choice(part) for part in ASIDES[language])
         aside = f"{who} {did} {rng.choice(facts).owner} {when}."
@@ -167,8 +182,8 @@ def _names(rng: Rng, words: Words, count: int, language: Language) -> list[str]:
     return list(names.values())[:count]
 
 
-def _told(rng: Rng, fact: Fact, language: Language) -> str:
-    pattern = rng.choice(TOLD[language])
+def _told(rng: Rng, fact: Fact, patterns: Sequence[str]) -> str:
+    pattern = rng.choice(patterns)
     return pattern.format(owner=fact.owner, name=fact.name, **fact.thing._asdict())
 
 

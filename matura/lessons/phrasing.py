@@ -23,6 +23,7 @@ PAYLOAD = "{X}"
 _EXAM_FROM = 0.80
 _LOWER_START = 0.15
 _SLOT = re.compile(r"<(\w+)>")
+_SHOWN = re.compile(r"\{X\}(\s|<gap>)")
 
 DELIMITERS = ('"{X}"', "'{X}'", "`{X}`", "|{X}|", "{{X}}", "<{X}>", "({X})", "*{X}*")
 BARE = "{X}"
@@ -76,6 +77,12 @@ class Grammar:
             math.prod(len(set(self.slots[name])) for name in parts[1::2])
             for parts in set(self._parts)
         )
+
+    def going_on(self) -> Grammar:
+        """The wordings that come after the payload, without it: for a payload of an earlier
+        turn."""
+        after = (_SHOWN.sub("", pattern) for pattern in self.patterns if _SHOWN.match(pattern))
+        return Grammar(self.language, tuple(dict.fromkeys(after)), self.slots)
 
     def draw(self, rng: Rng, split: Split) -> Phrasing:
         """A wording of that split; validation shares training's wordings."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from matura.core.rng import Rng
 from matura.core.types import Split
+from matura.lessons.field_names import FALSE, KEYS, RESERVED, TRUE, Keys
 from matura.lessons.phrasing import is_for_exam
 from matura.lessons.words import Language, Words, word_split
 
@@ -27,93 +28,9 @@ WORDED: Mapping[Language, Mapping[Type, str]] = {
     "en": {"text": " text", "number": " number", "list": " list", "bool": " bool"},
     "de": {"text": " text", "number": " zahl", "list": " liste", "bool": " bool"},
 }
-TRUE: Mapping[Language, str] = {"en": "yes", "de": "ja"}
-FALSE: Mapping[Language, str] = {"en": "no", "de": "nein"}
-
 _MOST_WORDS = 4
 """In all text values of a record: what keeps an answer within about 60 tokens."""
 _TRIES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The names a language's fields have, by what is usual for them, and phrases that tell a value
-    without the name."""
-
-    words: tuple[str, ...]
-    numbers: tuple[str, ...]
-    flags: tuple[str, ...]
-    lists: tuple[str, ...]
-    groups: tuple[str, ...]
-    """Names of nested objects."""
-    cues: Mapping[str, str]
-    """With `{v}` for the value."""
-    is_: tuple[str, str]
-    """One, many."""
-    and_: str
-    not_: str
-
-
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(names.split())
-
-
-KEYS: Mapping[Language, Keys] = {
-    "en": Keys(
-        words=_split("name title author country brand place team role topic maker"),
-        numbers=_split("age price year weight width count score code pages rank total"),
-        flags=_split("paid active sold ready urgent done valid"),
-        lists=_split("tags parts hobbies items members guests colours names"),
-        groups=_split("owner sender boss customer agent device"),
-        cues={
-            "name": "called {v}",
-            "author": "written by {v}",
-            "country": "comes from {v}",
-            "place": "lives in {v}",
-            "team": "plays for {v}",
-            "role": "works as {v}",
-            "topic": "reads about {v}",
-            "maker": "made by {v}",
-            "age": "{v} years old",
-            "price": "costs {v}",
-            "weight": "weighs {v}",
-            "score": "scored {v}",
-            "tags": "tagged {v}",
-            "guests": "visited by {v}",
-        },
-        is_=("is", "are"),
-        and_="and",
-        not_="not",
-    ),
-    "de": Keys(
-        words=_split("name titel autor land marke ort rolle thema"),
-        numbers=_split("alter preis jahr gewicht breite anzahl punkte code seiten rang"),
-        flags=_split("bezahlt aktiv fertig offen verkauft dringend"),
-        lists=_split("tags teile mitglieder gäste farben"),
-        groups=_split("besitzer absender kunde chef"),
-        cues={
-            "name": "heißt {v}",
-            "land": "kommt aus {v}",
-            "ort": "wohnt in {v}",
-            "alter": "{v} Jahre alt",
-            "preis": "kostet {v}",
-            "gewicht": "wiegt {v}",
-        },
-        is_=("ist", "sind"),
-        and_="und",
-        not_="nicht",
-    ),
-}
-
-RESERVED = frozenset(
-    {*TRUE.values(), *FALSE.values()}
-    | {
-        name
-        for keys in KEYS.values()
-        for name in (*keys.words, *keys.numbers, *keys.flags, *keys.lists, *keys.groups)
-    }
-)
-"""No payload word, in lower case: `name title` would be one fact or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +43,25 @@ class Fact:
     group: str = ""
     cued: bool = False
     """Told by a phrase of its own, without its name or with its name as a verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a text tells its facts, one way throughout."""
+
+    join: str
+    """Between two facts."""
+    joiner: str
+    """Between the parts of a list."""
+    link: str
+    """Between a name and its value."""
+    between: str
+    """Between a nested object's name and a name in it."""
+    grouped: bool
+    """Whether a nested object's facts are told together."""
+
+
+_LINES = _Way(join="\n", joiner=", ", link=": ", between=".", grouped=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +144,20 @@ def plain_words(words: Words, rng: Rng, count: int, language: Language) -> list[
             return drawn
 
 
-def tell(words: Words, rng: Rng, form: Form, count: int, language: Language, prose: float) -> Told:
-    """A text and a schema of `count` fields whose names and types are of the words' split."""
+def tell(
+    words: Words,
+    rng: Rng,
+    form: Form,
+    count: int,
+    language: Language,
+    prose: float,
+    *,
+    lines: bool = False,
+) -> Told:
+    """A text and a schema of `count` fields whose names and types are of the words' split; `lines`
+    are `name: value`, and nothing else."""
     while True:
-        told = _tell(words, rng, form, count, language, prose)
+        told = _tell(words, rng, form, count, language, prose, lines=lines)
         if told.payload and is_for_exam(told.split_key) == (words.split == "exam"):
             return told
 
@@ -230,7 +176,16 @@ def retyped(told: Told, rng: Rng, split: Split) -> Told | None:
     return None
 
 
-def _tell(words: Words, rng: Rng, form: Form, count: int, language: Language, prose: float) -> Told:
+def _tell(
+    words: Words,
+    rng: Rng,
+    form: Form,
+    count: int,
+    language: Language,
+    prose: float,
+    *,
+    lines: bool,
+) -> Told:
     keys = KEYS[language]
     spare = 1 if rng.random() < 0.4 else 0
     names = _names(keys, rng, count + spare)
@@ -250,15 +205,11 @@ def _tell(words: Words, rng: Rng, form: Form, count: int, language: Language, pr
     rng.shuffle(flat)
     flat[(at := rng.randint(0, len(flat))) : at] = fields[:inner]
     present = list(facts[absent:])
-    grouped = inner == 2 and rng.random() < 0.5
-    join = rng.choice((", ", ", ", "; ", "\n", " | "))
-    joiner = rng.choice((f" {keys.and_} ", f" {keys.and_} ", " + ", "/"))
-    if join != ", " and not grouped and rng.random() < 0.3:
-        joiner = ", "
+    way = _LINES if lines else _way(rng, keys, grouped=inner == 2 and rng.random() < 0.5)
     return Told(
-        text=_text(present, grouped, join, joiner, keys, rng),
+        text=_text(present, way, keys, rng),
         fields=tuple(flat),
-        joiner=joiner,
+        joiner=way.joiner,
         payload=tuple(
             word
             for fact in present
@@ -368,25 +319,30 @@ def _value(fact: Fact, type_: Type, joiner: str, language: Language) -> Value:
     return said
 
 
-def _text(
-    facts: Sequence[Fact], grouped: bool, join: str, joiner: str, keys: Keys, rng: Rng
-) -> str:
-    """The facts in any order, with one way to say `is` throughout."""
+def _way(rng: Rng, keys: Keys, *, grouped: bool) -> _Way:
+    join = rng.choice((", ", ", ", "; ", "\n", " | "))
+    joiner = rng.choice((f" {keys.and_} ", f" {keys.and_} ", " + ", "/"))
+    if join != ", " and not grouped and rng.random() < 0.3:
+        joiner = ", "
     link = rng.choice((" ", " ", ": ", " = ", f" {keys.is_[0]} "))
-    between = rng.choice((" ", " ", "."))
-    told = [_said(fact, link, joiner, keys) for fact in facts if not fact.group]
+    return _Way(join, joiner, link, rng.choice((" ", " ", ".")), grouped)
+
+
+def _text(facts: Sequence[Fact], way: _Way, keys: Keys, rng: Rng) -> str:
+    """The facts in any order."""
+    told = [_said(fact, way, keys) for fact in facts if not fact.group]
     inner = [fact for fact in facts if fact.group]
-    if grouped and inner:
-        lines = ", ".join(_said(fact, link, joiner, keys) for fact in inner)
+    if way.grouped and inner:
+        lines = ", ".join(_said(fact, way, keys) for fact in inner)
         told.append(f"{inner[0].group} ({lines})")
     else:
-        told += [f"{fact.group}{between}{_said(fact, link, joiner, keys)}" for fact in inner]
+        told += [f"{fact.group}{way.between}{_said(fact, way, keys)}" for fact in inner]
     rng.shuffle(told)
-    return join.join(told)
+    return way.join.join(told)
 
 
-def _said(fact: Fact, link: str, joiner: str, keys: Keys) -> str:
-    value = joiner.join(fact.said)
+def _said(fact: Fact, way: _Way, keys: Keys) -> str:
+    value, link = way.joiner.join(fact.said), way.link
     if fact.cued and fact.key in keys.flags:
         no = "" if value in TRUE.values() else f"{keys.not_} "
         return f"{keys.is_[0]} {no}{fact.key}"

@@ -194,6 +194,8 @@ RELATIONS: dict[Language, tuple[Relation, ...]] = {
     ),
 }
 
+MOST_TELLINGS = max(len(one.links) for relations in RELATIONS.values() for one in relations)
+
 _NAMES = """
 Anna Tom Mia Leo Ben Ella Max Nina Paul Lena Finn Clara Jonas Emma Noah Ida Felix Laura David Sara
 Simon Julia Lukas Marie Peter Eva Martin Olga Oscar Hanna Karl Rita Kurt Vera Hugo Greta Otto Frida

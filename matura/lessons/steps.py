@@ -96,6 +96,14 @@ class Order:
     """The wording with `{X}` for what is worked on, `{K}` for lines and `{Y}` for a word."""
     words: str
     answer: str
+    program: tuple[Step, ...]
+    shown: tuple[str, ...]
+    """The lines, or the marked words."""
+
+    @property
+    def marked(self) -> bool:
+        """Whether it takes what is marked, and not lines."""
+        return self.program[0] == "MARKED"
 
 
 def material(rng: Rng, words: Words, language: Language) -> tuple[str, ...]:
@@ -107,29 +115,66 @@ def material(rng: Rng, words: Words, language: Language) -> tuple[str, ...]:
     return tuple(made.values())[:_POOL]
 
 
-def draw(rng: Rng, split: Split, pool: tuple[str, ...], count: int, language: Language) -> Order:
-    """A program of `count` steps over words of the pool, in a wording of that split."""
+def draw(
+    rng: Rng,
+    split: Split,
+    pool: tuple[str, ...],
+    count: int,
+    language: Language,
+    *,
+    numbered: bool = False,
+) -> Order:
+    """A program of `count` steps over words of the pool, in a wording of that split; `numbered` are
+    its lines."""
     start = rng.choice(STARTS)
-    nexts: list[Step] = ["NEXT"] * (count - 1)
-    program = ("LINE", *nexts) if start == "NEXT" else (start, *rng.sample(CHANGES, count - 1))
+    program = _program(rng, start, count)
     template = _grammar(program, language).draw(rng, split).text
     extra, *rest = rng.sample(pool, len(pool))
-    if start == "MARKED":
-        shown = rest[: rng.randint(1, 3)]
-        text, have = " ".join(shown), " ".join(shown)
-        numbers: list[int] = []
-    else:
-        asked = program.count("LINE") + program.count("NEXT")
-        shown = rest[: rng.randint(max(2, asked), max(3, asked))]
-        numbers = rng.sample(range(1, len(shown) + 1), asked)
-        text, have = "\n".join(shown), "\n".join(shown[number - 1] for number in numbers)
+    asked = program.count("LINE") + program.count("NEXT")
+    fewest, most = (1, 3) if start == "MARKED" else (max(2, asked), max(3, asked))
+    shown = tuple(rest[: rng.randint(fewest, most)])
+    return _carried_out(rng, program, template, shown, extra, numbered=numbered)
+
+
+def again(rng: Rng, split: Split, before: Order, extra: str, language: Language) -> Order:
+    """Another program, of at most as many steps, over what an earlier turn has shown."""
+    starts: tuple[Step, ...] = ("MARKED",) if before.marked else ("LINE", "NEXT")
+    start = rng.choice(starts)
+    most = len(before.program)
+    program = _program(rng, start, min(most, len(before.shown)) if start == "NEXT" else most)
+    template = _grammar(program, language, shown=True).draw(rng, split).text
+    return _carried_out(rng, program, template, before.shown, extra)
+
+
+def _program(rng: Rng, start: Step, count: int) -> tuple[Step, ...]:
+    if start == "NEXT":
+        rest: list[Step] = ["NEXT"] * (count - 1)
+        return ("LINE", *rest)
+    return (start, *rng.sample(CHANGES, count - 1))
+
+
+def _carried_out(
+    rng: Rng,
+    program: tuple[Step, ...],
+    template: str,
+    shown: tuple[str, ...],
+    extra: str,
+    *,
+    numbered: bool = False,
+) -> Order:
+    marked = program[0] == "MARKED"
+    asked = program.count("LINE") + program.count("NEXT")
+    numbers = [] if marked else rng.sample(range(1, len(shown) + 1), asked)
+    have = " ".join(shown) if marked else "\n".join(shown[number - 1] for number in numbers)
     for step in program:
         have = _changed(have, step, extra)
     used = [*shown, *([extra] if "ADD" in program else [])]
     asks = template.replace("{Y}", extra)
     for number in numbers:
         asks = asks.replace("{K}", str(number), 1)
-    return Order(asks.replace("{X}", text), template, " ".join(used), have)
+    lines = [f"{place}. {line}" for place, line in enumerate(shown, 1)] if numbered else shown
+    text = " ".join(shown) if marked else "\n".join(lines)
+    return Order(asks.replace("{X}", text), template, " ".join(used), have, program, shown)
 
 
 def _changed(have: str, step: Step, extra: str) -> str:
@@ -144,8 +189,9 @@ def _changed(have: str, step: Step, extra: str) -> str:
 
 
 @cache
-def _grammar(program: tuple[Step, ...], language: Language) -> Grammar:
-    """All wordings of a program: its steps in a row, numbered or not, before or after the text."""
+def _grammar(program: tuple[Step, ...], language: Language, *, shown: bool = False) -> Grammar:
+    """All wordings of a program: its steps in a row, numbered or not, before or after the text, or
+    without a text that an earlier turn has shown."""
     steps = [f"<{step}>" for step in program]
     row = steps[0] + "".join(f", <then> {step}" for step in steps[1:])
     numbered = [
@@ -156,6 +202,8 @@ def _grammar(program: tuple[Step, ...], language: Language) -> Grammar:
         name: GRAMMARS["EXTRACT"][language].slots[name]
         for name in ("who", "does", "tail", "marked")
     }
+    if shown:
+        return Grammar(language, [f"<polite><first>{row}", *numbered], slots)
     marked = program[0] == "MARKED"
     text, gap = ("<who> <does> <marked> <tail>", "<gap>") if marked else ("{X}", "<break>")
     after = f"{text}\n<polite><first>{row}"

@@ -98,11 +98,18 @@ class Structured(Lesson):
     """Prompts list 1 to this many tools, each equally often."""
     tools: float = Field(default=0.4, ge=0.0, le=1.0)
     """Share of items with tools: half of them calls, half answered directly."""
+    optional: int = Field(default=1, ge=1, le=4)
+    """How many records with optional fields come for each flat and each nested one: what is left
+    out, and when, is learnt last."""
     contrast: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of flat records asked for again from the same text, with other types."""
     prose: float = Field(default=0.15, ge=0.0, le=1.0)
     """Share of facts told by a phrase of their own (`costs 12`, `is not paid`), where there is
     one."""
+
+    lines: bool = False
+    """Whether every text is lines of `name: value`, instead of one of hundreds of ways to tell
+    facts."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
         """Records and calls without end: forms, field counts and tool counts each in turn."""
@@ -110,7 +117,8 @@ class Structured(Lesson):
 
     def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
         words = Words.of(given.split, self.gibberish, given.tokenizer)
-        records = cycle([(f, n) for n in range(1, self.max_fields + 1) for f in FORMS])
+        forms = [form for form in FORMS for _ in range(self.optional if form == "OPTIONAL" else 1)]
+        records = cycle([(f, n) for n in range(1, self.max_fields + 1) for f in forms])
         tools = cycle(range(1, self.max_tools + 1))
         made, with_tools = 0, 0
         while True:
@@ -129,7 +137,7 @@ class Structured(Lesson):
         self, given: Given, words: Words, form: Form, count: int, language: Language
     ) -> tuple[Conversation, ...]:
         count = max(2, count) if form == "OPTIONAL" else count
-        told = tell(words, given.rng, form, count, language, self.prose)
+        told = tell(words, given.rng, form, count, language, self.prose, lines=self.lines)
         both = [told]
         if form == "RECORD" and given.rng.random() < self.contrast:
             other = retyped(told, given.rng, given.split)

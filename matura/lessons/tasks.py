@@ -14,13 +14,13 @@ no passage is met twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from matura.core.rng import Rng
-from matura.core.types import Conversation, Given
+from matura.core.types import Conversation, Given, Message
 from matura.lessons import passages, steps
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.passages import Passage
@@ -158,6 +158,17 @@ class Tasks(Lesson):
     """Share of items whose text is used again under another instruction, right after."""
     asides: float = Field(default=0.3, ge=0.0, le=1.0)
     """Share of passages with one sentence more that tells no fact."""
+    numbered: bool = False
+    """Whether lines are shown with their numbers: then `line 2` is found by reading, and not by
+    counting, which a very small model is slow to learn."""
+    tellings: int = Field(default=passages.MOST_TELLINGS, ge=1, le=passages.MOST_TELLINGS)
+    """In how many ways a fact is told, the plainest first: with 3 the owner always comes before
+    the name."""
+    mixed: bool = True
+    """Whether facts of two owners stand in any order, or else those of one after the other's."""
+    turns: int = Field(default=1, ge=1, le=6)
+    """Orders in a conversation: all after the first are about the text of the first, so that more
+    is learnt from each text. Exams give one."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
         """The three kinds without end, in turn, and in turn the numbers of steps or facts."""
@@ -183,18 +194,50 @@ class Tasks(Lesson):
     ) -> tuple[Conversation, ...]:
         pool = steps.material(given.rng, words, language)
         again = given.rng.random() < self.contrast
-        made = [_stepped(given, pool, count, language) for _ in range(1 + again)]
+        made = [self._stepped(given, pool, count, language) for _ in range(1 + again)]
         return tuple({item.id: item for item in made}.values())
+
+    def _stepped(
+        self, given: Given, pool: tuple[str, ...], count: int, language: Language
+    ) -> Conversation:
+        order = steps.draw(given.rng, given.split, pool, count, language, numbered=self.numbered)
+        more: list[Message] = []
+        for _ in range(self.turns - 1):
+            extra = next(word for word in pool if word not in order.shown)
+            further = steps.again(given.rng, given.split, order, extra, language)
+            more += [Message("user", further.text), Message("assistant", further.answer)]
+        return conversation(
+            order.text,
+            Message("assistant", order.answer),
+            *more,
+            operator="STEPS",
+            payload=order.words if not more else " ".join(pool),
+            template=order.template,
+            language=language,
+            bucket=f"STEPS x {count}",
+            expected=order.answer,
+        )
 
     def _report(
         self, given: Given, words: Words, count: int, language: Language
     ) -> tuple[Conversation, ...]:
-        rng = given.rng
-        passage = passages.compose(rng, words, [count], language, asides=self.asides)
-        item = _reported(given, passage, language)
-        if rng.random() >= self.contrast:
+        passage = self._passage(given, words, [count], language)
+        phrasing = STRUCTURE[language].draw(given.rng, given.split)
+        report = passages.report(passage.facts, language)
+        item = conversation(
+            phrasing.about(passage.text),
+            Message("assistant", report),
+            *self._more(given, passage, language),
+            operator="STRUCTURE",
+            payload=passage.words,
+            template=phrasing.text,
+            language=language,
+            bucket=f"STRUCTURE x {len(passage.facts)}",
+            expected=report,
+        )
+        if given.rng.random() >= self.contrast:
             return (item,)
-        return (item, _focused(given, passage, passage.facts[0].owner, language))
+        return (item, self._focused(given, passage, passage.facts[0].owner, language))
 
     def _focus(
         self, given: Given, words: Words, count: int, language: Language
@@ -202,49 +245,56 @@ class Tasks(Lesson):
         rng = given.rng
         # one fact more than an answer may have is as long as a passage gets
         others = rng.randint(1, max(1, min(2, self.max_facts + 1 - count)))
-        passage = passages.compose(rng, words, [count, others], language, asides=self.asides)
+        passage = self._passage(given, words, [count, others], language)
         owners = list(dict.fromkeys(fact.owner for fact in passage.facts))
         owners.sort(key=lambda owner: len(passage.about(owner)) != count)
         if rng.random() >= self.contrast:
             del owners[1:]
-        return tuple(_focused(given, passage, owner, language) for owner in owners)
+        return tuple(self._focused(given, passage, owner, language) for owner in owners)
 
+    def _focused(
+        self, given: Given, passage: Passage, owner: str, language: Language
+    ) -> Conversation:
+        phrasing = FOCUS[language].draw(given.rng, given.split)
+        facts = passage.about(owner)
+        told = passages.sentence(facts, language)
+        return conversation(
+            phrasing.text.replace("{S}", owner).replace("{X}", passage.text),
+            Message("assistant", told),
+            *self._more(given, passage, language),
+            operator="FOCUS",
+            payload=f"{owner} {passage.words}",
+            template=phrasing.text,
+            language=language,
+            bucket=f"FOCUS x {len(facts)}",
+            expected=told,
+        )
 
-def _stepped(given: Given, pool: tuple[str, ...], count: int, language: Language) -> Conversation:
-    order = steps.draw(given.rng, given.split, pool, count, language)
-    return conversation(
-        order.text,
-        operator="STEPS",
-        payload=order.words,
-        template=order.template,
-        language=language,
-        bucket=f"STEPS x {count}",
-        expected=order.answer,
-    )
+    def _passage(
+        self, given: Given, words: Words, counts: Sequence[int], language: Language
+    ) -> Passage:
+        return passages.compose(
+            given.rng,
+            words,
+            counts,
+            language,
+            asides=self.asides,
+            tellings=self.tellings,
+            mixed=self.mixed,
+        )
 
-
-def _reported(given: Given, passage: Passage, language: Language) -> Conversation:
-    phrasing = STRUCTURE[language].draw(given.rng, given.split)
-    return conversation(
-        phrasing.about(passage.text),
-        operator="STRUCTURE",
-        payload=passage.words,
-        template=phrasing.text,
-        language=language,
-        bucket=f"STRUCTURE x {len(passage.facts)}",
-        expected=passages.report(passage.facts, language),
-    )
-
-
-def _focused(given: Given, passage: Passage, owner: str, language: Language) -> Conversation:
-    phrasing = FOCUS[language].draw(given.rng, given.split)
-    facts = passage.about(owner)
-    return conversation(
-        phrasing.text.replace("{S}", owner).replace("{X}", passage.text),
-        operator="FOCUS",
-        payload=f"{owner} {passage.words}",
-        template=phrasing.text,
-        language=language,
-        bucket=f"FOCUS x {len(facts)}",
-        expected=passages.sentence(facts, language),
-    )
+    def _more(self, given: Given, passage: Passage, language: Language) -> list[Message]:
+        """Further orders about the passage: a summary of one owner, a report if there is one."""
+        rng, said = given.rng, list[Message]()
+        owners = list(dict.fromkeys(fact.owner for fact in passage.facts))
+        for _ in range(self.turns - 1):
+            if len(owners) == 1 and rng.random() < 0.5:
+                asked = STRUCTURE[language].going_on().draw(rng, given.split).text
+                told = passages.report(passage.facts, language)
+            else:
+                owner = rng.choice(owners)
+                asked = FOCUS[language].going_on().draw(rng, given.split).text
+                asked = asked.replace("{S}", owner)
+                told = passages.sentence(passage.about(owner), language)
+            said += [Message("user", asked), Message("assistant", told)]
+        return said

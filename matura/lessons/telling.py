@@ -11,6 +11,7 @@ from matura.core.rng import Rng
 from matura.core.types import Given
 from matura.lessons.relations import (
     LISTED,
+    MOST_TELLINGS,
     NAMED,
     NAMES,
     OWNED,
@@ -90,8 +91,12 @@ class Question:
 class Teller:
     """Makes statements of one language out of one split's words."""
 
-    def __init__(self, given: Given, language: Language, avoid: frozenset[str]) -> None:
-        """`avoid` are words in lower case that no name or value may be."""
+    def __init__(
+        self, given: Given, language: Language, avoid: frozenset[str], tellings: int = MOST_TELLINGS
+    ) -> None:
+        """`avoid` are words in lower case that no name or value may be; of the ways to tell a fact
+        the first `tellings` are used."""
+        self._tellings = tellings
         self.rng: Rng = given.rng
         self.language: Language = language
         self._avoid = avoid
@@ -150,7 +155,8 @@ class Teller:
         if owner is None:
             owner = self.value("name", taken) if not noun or rng.random() < 0.75 else ""
         value = value or self.value(relation.value, taken)
-        return Statement(self.language, relation, noun, owner, value, rng.choice(relation.links))
+        link = rng.choice(relation.links[: self._tellings])
+        return Statement(self.language, relation, noun, owner, value, link)
 
     def other(
         self, question: Question, told: Sequence[Statement], taken: set[str], *, near: bool

@@ -61,6 +61,8 @@ class Tools(Lesson):
     gibberish: Gibberish = "include"
     longest: int = Field(default=4, ge=2, le=4)
     """Calls in the longest chain."""
+    chains: int = Field(default=3, ge=1, le=12)
+    """How many chains come for nine other items."""
     largest: int = Field(default=999, ge=299)
     """Numbers go up to this, factors up to 99."""
     max_lines: int = Field(default=3, ge=3, le=12)
@@ -71,7 +73,7 @@ class Tools(Lesson):
     """A conversation longer than this is drawn again, a few times; without a tokenizer none is."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
-        """Twelve items in turn, the first five about one scene."""
+        """Nine items in turn, the first five about one scene, and then the chains."""
         return unrepeated(self._groups(given))
 
     def _groups(self, given: Given) -> Iterator[tuple[Conversation, ...]]:
@@ -91,7 +93,7 @@ class Tools(Lesson):
             )
             for make in (maker.reading, maker.copying, maker.retry, maker.tell):
                 yield maker.one(make)
-            for _ in range(3):
+            for _ in range(self.chains):
                 yield maker.chain(length)
                 length = length + 1 if length < self.longest else 2
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from matura.core.ledger import read_rows
 from matura.core.store import Folder
-from matura.stages.prompts import SAID, read_said
+from matura.stages.prompts import SAID
 
 CHARACTERS = 600
 SHOWN = 40
@@ -36,7 +37,7 @@ def prompted(folder: Folder) -> Prompted | None:
     """
     if SAID not in folder.record["files"]:
         return None
-    rows = read_said(folder.file(SAID))
+    rows = read_rows(folder.file(SAID))
     steps = sorted({row["step"] for row in rows})
     if not steps:
         return None

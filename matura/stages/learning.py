@@ -68,7 +68,7 @@ def learn(
     from matura.learn.noise import Noise
     from matura.learn.objectives.next_token import NextToken
     from matura.learn.redlines import RedLines
-    from matura.learn.step import Stepper
+    from matura.learn.step import Stepper, yet_to_compile
 
     template = Template(Tokenizer.load(parents["tokenizer"] / "model"))
     prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
@@ -83,7 +83,8 @@ def learn(
     model, notes = _start(stage.name, context, parents, template, weigh_tags=weigh_tags)
     compute = choose(flops_so_far(tokens, context, model))
     model.to(compute.device)
-    context.ledger.say(f"{stage.name}: training on {compute}")
+    wait = "; the first step is compiled first, up to a minute" if yet_to_compile(compute) else ""
+    context.ledger.say(f"{stage.name}: training on {compute}{wait}")
     noise = Noise(train.neftune, context.seed, stage.name) if train.neftune else None
     stepper = Stepper(model, NextToken(), compute, noise)
     rows = max(1, train.batch_tokens // context.model.sequence_length)

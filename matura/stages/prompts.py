@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matura.core.disk import replace_atomically, telling
-from matura.core.errors import DataError, StoreError
+from matura.core.disk import replace_atomically
+from matura.core.errors import DataError
 from matura.core.leaves import did_you_mean
-from matura.core.ledger import Ledger
+from matura.core.ledger import Ledger, read_rows
 from matura.core.types import Message, Task, Trace
 from matura.data.lines import BadLine, decoded, refuse_utf16, whole
 from matura.data.rows import json_name, json_of, messages, text_at
@@ -307,7 +307,7 @@ class Asking:
             _row(step, prompt, trace, sampler)
             for prompt, trace in zip(self.prompts, heard, strict=True)
         ]
-        kept = [row for row in read_said(self.path) if row["step"] < step]
+        kept = [row for row in read_rows(self.path) if row["step"] < step]
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in [*kept, *rows])
         replace_atomically(self.path, text.encode())
         _tell(step, rows, ledger)
@@ -354,25 +354,3 @@ def _tell(step: int, rows: Sequence[Mapping[str, Any]], ledger: Ledger) -> None:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} …"
-
-
-def read_said(path: Path) -> list[dict[str, Any]]:
-    """The rows of a stage's `eval_prompts.jsonl`; none if it is not there.
-
-    Raises:
-        StoreError: a line is not what was written there; the message names file and line.
-    """
-    if not path.exists():
-        return []
-    with telling(path, "read"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as problem:
-            raise StoreError(f"{path}:{number}: not JSON: {problem}") from problem
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise StoreError(f"{path}:{number}: expected an object with a step")
-        rows.append(row)
-    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from matura.core.rng import pair_is_for_exam, rng
 from matura.core.types import Document, Given, Split
-from matura.data.recall import TEXTS, TRAIN_BELOW, word
+from matura.data.recall import TEXTS, TRAIN_BELOW, questions, word
 from matura.data.runs import documents, exam_pairs
 from matura.data.sources.repetition import Repetition, size
 from matura.lessons.words import word_split
@@ -128,6 +129,24 @@ def test_each_text_repeats_itself(kind: str) -> None:
         again += len(words) - len(set(words))
         total += len(words)
     assert again / total > 0.3
+
+
+def test_questions_are_answered_by_what_stands_above_them() -> None:
+    """One key, two, or half of one: the answer is the table's, and no key stands beside it."""
+    asked = Counter[int]()
+    for number in range(300):
+        lines = questions(rng(0, "questions", number)).split("\n")
+        marks = [place for place, line in enumerate(lines) if line.startswith(("Q: ", "> "))]
+        if not marks:
+            continue
+        known = {word for line in lines[: marks[0]] for word in line.replace(";", " ").split()}
+        known = {word.strip(".,:)=->") for word in known}
+        for place in marks:
+            told = lines[place].removeprefix("Q: ").removeprefix("> ")
+            answer = re.split(r"\? | - ", told)[-1] if re.search(r"\? | - ", told) else ""
+            asked[bool(answer)] += 1
+            assert {word.strip(",") for word in answer.split()} <= known | {"and"}
+    assert min(asked[True], asked[False]) > 20
 
 
 def test_without_a_tokenizer_there_is_text_only() -> None:

@@ -124,6 +124,53 @@ def test_the_answer_is_what_the_facts_say_and_only_that(split: Split) -> None:
             assert expected == sentence
 
 
+def asked_in(text: str) -> tuple[str, str, bool]:
+    """As `asked`, of an English question whose wording is not known."""
+    for table, who in ((WHO, True), (ASKS, False)):
+        for relation, _, pattern in table["en"]:
+            short = pattern.pattern.replace(".+", r"[\w' ]+?") + r"[?,]"
+            hit = re.search(short, text, re.IGNORECASE)
+            if hit and (who or is_person(hit["S"]) != bool(relation.nouns)):
+                return relation.key, hit["V" if who else "S"].casefold(), who
+    raise AssertionError(text)
+
+
+def test_further_questions_are_answered_by_the_same_facts() -> None:
+    counts = Counter[bool]()
+    for item in taken(MinimalQa(turns=3, german=0), 900):
+        facts = told(item)
+        later = item.messages[2:]
+        assert len(later) == (4 if facts else 0)
+        for question, answer in zip(later[::2], later[1::2], strict=True):
+            relation, about, who = asked_in(question.content)
+            right = [
+                subject if who else value
+                for key, subject, value, _ in facts
+                if key == relation and (value.casefold() if who else subject) == about
+            ]
+            counts[bool(right)] += 1
+            if right:
+                (one,) = right
+                assert one.casefold() in answer.content.casefold(), (item, question)
+            else:
+                assert answer.content == UNKNOWN["en"]
+    assert 0.25 < counts[False] / counts.total() < 0.42
+
+
+def test_a_fact_is_told_in_as_many_ways_as_asked() -> None:
+    def links(tellings: int) -> set[str]:
+        sentences = [
+            sentence.removesuffix(".")
+            for item in taken(MinimalQa(tellings=tellings, german=0), 600)
+            for *_, sentence in told(item)
+        ]
+        every = [link for relation, _ in LINKS["en"] for link in relation.links]
+        return {next(one for one in every if open_(one).fullmatch(said)) for said in sentences}
+
+    assert links(1) < links(2)
+    assert links(1) <= {relation.links[0] for relation in RELATIONS["en"]}
+
+
 def test_an_answer_has_the_length_that_was_asked_for() -> None:
     """S003-08, S003-20."""
     for item in taken(MinimalQa(max_facts=8, german=0.5), 3000):

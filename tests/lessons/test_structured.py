@@ -14,11 +14,12 @@ import pytest
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given, Split, TextCodec
 from matura.lessons import signatures, structured
+from matura.lessons.field_names import KEYS, RESERVED
 from matura.lessons.phrasing import Grammar, is_for_exam
-from matura.lessons.records import KEYS, RESERVED, Words, plain_words, spell_json, tell
+from matura.lessons.records import plain_words, spell_json, tell
 from matura.lessons.signatures import NO_TOOL, REQUESTS, TOOLS
 from matura.lessons.structured import FORMS, Structured
-from matura.lessons.words import ENGLISH, GERMAN, MAX_PIECES, word_split
+from matura.lessons.words import ENGLISH, GERMAN, MAX_PIECES, Words, word_split
 from matura.text.tokenizer import Tokenizer
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "exam")
@@ -124,6 +125,17 @@ def test_a_flat_record_is_asked_for_again_with_other_types(train: list[Conversat
     share = len(again) / (len(of(train, "RECORD")) - len(again))
     assert 0.4 < share < 0.6
     assert all(one.meta["expected"] != two.meta["expected"] for one, two in again)
+
+
+def test_lines_are_names_and_values_and_nothing_else() -> None:
+    for item in of(taken(Structured(lines=True, prose=0, german=0), 800), *FORMS):
+        for name, value in json.loads(item.meta["expected"]).items():
+            for inner, said in value.items() if isinstance(value, dict) else [(name, value)]:
+                key = f"{name}.{inner}" if isinstance(value, dict) else name
+                told = ", ".join(said) if isinstance(said, list) else said
+                if isinstance(said, bool):
+                    told = "yes" if said else "no"
+                assert f"{key}: {told}" in item.messages[0].content
 
 
 def test_optional_fields_are_left_out_where_the_text_is_silent(

@@ -114,6 +114,59 @@ def test_lines_are_asked_for_in_any_order() -> None:
     assert len([order for order in orders if len(order) == 3]) >= 6
 
 
+def test_further_orders_are_about_what_was_shown_first() -> None:
+    """S003: the text is told once; each order about it has its own right answer."""
+    draw = rng(0, "again")
+    for number in range(400):
+        pool = steps.material(draw, Words.of("train", "include", None), "en")
+        first = steps.draw(draw, "train", pool, 2 + number % 2, "en", numbered=True)
+        extra = next(word for word in pool if word not in first.shown)
+        again = steps.again(draw, "train", first, extra, "en")
+        assert again.shown == first.shown
+        assert again.marked == first.marked
+        assert not is_for_exam(again.template)
+        assert "{" not in again.text
+        assert not set(first.shown) & set(again.text.split())
+        asked = [int(digit) for digit in re.findall(r"line (\d)", again.text)]
+        if again.program[-1] == "NEXT":
+            assert again.answer == "\n".join(first.shown[line - 1] for line in asked)
+        elif not again.marked:
+            assert first.shown[asked[0] - 1] in again.answer
+        else:
+            assert " ".join(first.shown) in again.answer
+        if not first.marked:
+            for place, line in enumerate(first.shown, start=1):
+                assert f"{place}. {line}" in first.text.splitlines()
+
+
+def test_further_summaries_are_of_the_owner_asked_about() -> None:
+    items = taken(1_500, Tasks(turns=3, german=0))
+    for item in of(items, "FOCUS"):
+        assert len(item.messages) == 6
+        text = item.messages[0].content
+        for question, answer in zip(item.messages[2::2], item.messages[3::2], strict=True):
+            summary = read_sentence(answer.content)
+            if summary is None:
+                assert read_report(answer.content) is not None
+                continue
+            assert summary.owner in question.content
+            for part in summary.parts:
+                (told,) = re.findall(rf"[^.?:\n]*\b{re.escape(part.split()[-1])}\b[^.]*", text)
+                assert summary.owner in told
+    alone = {item.id: item.messages[:2] for item in items if item.meta["operator"] != "STEPS"}
+    assert len(alone) > 900
+
+
+def test_small_settings_make_passages_plainer() -> None:
+    small = of(taken(1_500, Tasks(tellings=3, asides=0, mixed=False, german=0)), "FOCUS")
+    for item in small:
+        owners = [w for w in item.meta["payload"].split() if w.istitle()]
+        told = [s.split()[0] for s in re.split(r"(?<=[.?:])\s", item.messages[0].content)]
+        order = [word for word in told if word in owners and word in item.meta["payload"]]
+        assert len([a for a, b in pairwise(order) if a != b]) <= 2, item.messages[0].content
+    assert not any(" is the " in item.messages[0].content for item in small)
+
+
 def test_facts_of_a_passage_are_the_facts_of_its_report() -> None:
     """Read back from the passage itself: a name stands behind or before its thing, in one
     sentence."""

@@ -11,7 +11,7 @@ import torch
 from pretend import recipe_text
 
 from matura.core.errors import DataError, MaturaError, RedLine, StoreError
-from matura.core.ledger import Ledger
+from matura.core.ledger import Ledger, read_rows
 from matura.core.record import plain
 from matura.core.store import publish
 from matura.core.types import Message
@@ -21,7 +21,7 @@ from matura.models import hf
 from matura.models.decoder import Decoder
 from matura.report.html import _samples
 from matura.report.prompted import prompted
-from matura.stages.prompts import MAX_TOKENS, SAID, Prompt, load, read_said
+from matura.stages.prompts import MAX_TOKENS, SAID, Prompt, load
 from matura.stages.stage import Context, Made
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -236,7 +236,7 @@ def test_a_stage_asks_at_each_evaluation_and_a_resumed_one_notes_the_same(
 ) -> None:
     ledger = Kept()
     made = make(recipe, 1, tmp_path / "chat.work", parents, ledger)
-    rows = read_said(tmp_path / "chat.work" / SAID)
+    rows = read_rows(tmp_path / "chat.work" / SAID)
     steps = sorted({row["step"] for row in rows})
     assert [(row["step"], row["name"]) for row in rows] == [
         (step, name) for step in steps for name in ("prompt 1", "free")
@@ -303,7 +303,7 @@ def test_a_wrong_file_is_told_before_anything_runs(recipe: Recipe, tmp_path: Pat
 def test_a_damaged_file_of_answers_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, '{"step": 1}\n[]\n', SAID)
     with pytest.raises(StoreError, match=rf"{SAID}:2: expected an object with a step"):
-        read_said(path)
+        read_rows(path)
 
 
 # F12 and F13 where a stage begins
