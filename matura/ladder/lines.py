@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from matura.core.errors import RecipeError
+from matura.core.yaml_nodes import nodes_of, small_text
 
 Place = tuple[str | int, ...]
 """Where a value stands: `("stages", 1, "train", "tokens")`."""
@@ -77,17 +78,7 @@ def read(path: Path) -> Spelled:
     Raises:
         RecipeError: `file:line: reason` for whatever cannot be read.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as problem:
-        raise RecipeError(f"{path}: cannot read: {problem.strerror}") from problem
-    if len(raw) > FILE_LIMIT_BYTES:
-        raise RecipeError(f"{path}: {len(raw)} bytes, a recipe has at most {FILE_LIMIT_BYTES}")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = raw.count(b"\n", 0, problem.start) + 1
-        raise RecipeError(f"{path}:{line}: not UTF-8") from problem
+    text = small_text(path, FILE_LIMIT_BYTES, "a recipe", RecipeError)
     return parse(text, str(path), json_only=path.suffix == ".json")
 
 
@@ -105,29 +96,12 @@ def parse(text: str, where: str, *, json_only: bool = False) -> Spelled:
         except RecursionError as problem:
             raise RecipeError(f"{where}: nested too deeply") from problem
         text = text.replace("\t", " ")  # JSON may indent with tabs, YAML must not
-    try:
-        node = yaml.compose(text, Loader=CoreLoader)
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        line = mark.line + 1 if mark else 1
-        reason = " ".join(filter(None, (problem.context, problem.problem)))
-        raise RecipeError(f"{where}:{line}: not YAML: {_readable(reason)}") from problem
-    except yaml.reader.ReaderError as problem:
-        line = text.count("\n", 0, problem.position) + 1
-        raise RecipeError(f"{where}:{line}: a character that no text file holds") from problem
-    except RecursionError as problem:
-        raise RecipeError(f"{where}: nested too deeply") from problem
+    node = nodes_of(text, where, RecipeError, CoreLoader)
     if node is None:
         raise RecipeError(f"{where}: empty")
     spelled = Spelled(where, None)
     spelled.value = _Reader(spelled).value(node, ())
     return spelled
-
-
-def _readable(reason: str) -> str:
-    if "'\\t'" in reason:
-        return "a tab; indent with spaces"
-    return reason.replace("\n", " ")
 
 
 class _Reader:

@@ -15,6 +15,7 @@ import yaml
 
 from matura.core.errors import DataError
 from matura.core.leaves import did_you_mean
+from matura.core.yaml_nodes import nodes_of, small_text
 from matura.lessons.words import Language
 
 LIMIT_BYTES = 64_000
@@ -235,17 +236,7 @@ class Persona(NamedTuple):
         Raises:
             DataError: `file:line: key: reason`.
         """
-        try:
-            raw = path.read_bytes()
-        except OSError as problem:
-            raise DataError(f"{path}: cannot read: {problem.strerror}") from problem
-        if len(raw) > LIMIT_BYTES:
-            raise DataError(f"{path}: {len(raw)} bytes, a persona has at most {LIMIT_BYTES}")
-        try:
-            return cls.parse(raw.decode("utf-8-sig"), str(path))
-        except UnicodeDecodeError as problem:
-            line = raw.count(b"\n", 0, problem.start) + 1
-            raise DataError(f"{path}:{line}: not UTF-8") from problem
+        return cls.parse(small_text(path, LIMIT_BYTES, "a persona", DataError), str(path))
 
     @classmethod
     def parse(cls, text: str, where: str) -> Persona:
@@ -256,18 +247,7 @@ class Persona(NamedTuple):
         """
         # JSON may indent with tabs, YAML must not; all other JSON is YAML
         spelled = text.replace("\t", " ") if text.lstrip()[:1] == "{" else text
-        try:
-            node = yaml.compose(spelled, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as problem:
-            mark = problem.problem_mark or problem.context_mark
-            reason = " ".join(filter(None, (problem.context, problem.problem)))
-            line = mark.line + 1 if mark else 1
-            raise DataError(f"{where}:{line}: not YAML: {reason}") from problem
-        except yaml.reader.ReaderError as problem:
-            line = spelled.count("\n", 0, problem.position) + 1
-            raise DataError(f"{where}:{line}: a character that no text file holds") from problem
-        except RecursionError as problem:
-            raise DataError(f"{where}: nested too deeply") from problem
+        node = nodes_of(spelled, where, DataError)
         return cls(_Reader(where).traits(node))
 
     @property

@@ -232,6 +232,14 @@ def test_larger_settings_ask_for_more(train: list[Conversation]) -> None:
     assert Structured(size="run4").max_examples == 800
 
 
+def test_optional_fields_can_come_more_often() -> None:
+    more = Counter(
+        item.meta["operator"] for item in taken(Structured(optional=3, contrast=0), 2500)
+    )
+    assert more["RECORD"] == more["NESTED"]
+    assert abs(more["OPTIONAL"] - 3 * more["NESTED"]) < 12
+
+
 def test_prose_tells_facts_without_their_names() -> None:
     plain = of(taken(Structured(prose=0), 600), *FORMS)
     told = of(taken(Structured(prose=1), 600), *FORMS)

@@ -47,6 +47,12 @@ def test_every_stretch_has_every_kind_of_item() -> None:
         Tools(longest=5)
 
 
+def test_what_is_learnt_last_can_come_more_often() -> None:
+    kinds = Counter(item.meta["bucket"] for item in taken(count=1500, chains=6, longest=3))
+    assert kinds["chain x 2"] == kinds["chain x 3"] == 300
+    assert kinds["calculator"] == 100
+
+
 def test_one_number_and_one_name_go_through_every_tool() -> None:
     items = taken(count=1200)
     starts = [place for place, item in enumerate(items) if item.meta["bucket"] == "calculator"]
