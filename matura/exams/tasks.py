@@ -46,6 +46,7 @@ class Tasks(Exam):
     """Items asked, once, to choose a checkpoint."""
     gibberish: Gibberish = "include"
     max_facts: int = Field(default=3, ge=1, le=12)
+    max_focus: int | None = Field(default=None, ge=1, le=12)
     max_steps: int = Field(default=3, ge=2, le=4)
     german: float = Field(default=0.1, ge=0, le=1)
     """Share of items in German."""
@@ -69,6 +70,7 @@ class Tasks(Exam):
         lesson = tasks.Tasks(
             gibberish=self.gibberish,
             max_facts=self.max_facts,
+            max_focus=self.max_focus,
             max_steps=self.max_steps,
             german=self.german,
             numbered=self.numbered,
@@ -95,7 +97,8 @@ class Tasks(Exam):
             cells[f"STEPS x {steps}"] = self.cell_at_least
         for facts in range(1, self.max_facts + 1):
             cells[f"STRUCTURE x {facts}"] = self.cell_at_least
-            cells[f"FOCUS x {facts}"] = self.cell_at_least
+            if facts <= (self.max_focus or self.max_facts):
+                cells[f"FOCUS x {facts}"] = self.cell_at_least
         return cells
 
     def marks(self, task: Task, trace: Trace) -> Mapping[str, float]:

@@ -155,7 +155,7 @@ def tell(
     lines: bool = False,
 ) -> Told:
     """A text and a schema of `count` fields whose names and types are of the words' split; `lines`
-    are `name: value`, and nothing else."""
+    are `name: value` in the schema's order."""
     while True:
         told = _tell(words, rng, form, count, language, prose, lines=lines)
         if told.payload and is_for_exam(told.split_key) == (words.split == "exam"):
@@ -205,6 +205,12 @@ def _tell(
     rng.shuffle(flat)
     flat[(at := rng.randint(0, len(flat))) : at] = fields[:inner]
     present = list(facts[absent:])
+    if lines:
+        asked = [field.fact for field in flat if field.fact is not None]
+        for fact in present:
+            if fact not in asked:
+                asked.insert(rng.randint(0, len(asked)), fact)
+        present = asked
     way = _LINES if lines else _way(rng, keys, grouped=inner == 2 and rng.random() < 0.5)
     return Told(
         text=_text(present, way, keys, rng),
@@ -329,15 +335,19 @@ def _way(rng: Rng, keys: Keys, *, grouped: bool) -> _Way:
 
 
 def _text(facts: Sequence[Fact], way: _Way, keys: Keys, rng: Rng) -> str:
-    """The facts in any order."""
-    told = [_said(fact, way, keys) for fact in facts if not fact.group]
+    """The facts, lines in the order given and all else in any."""
     inner = [fact for fact in facts if fact.group]
     if way.grouped and inner:
+        told = [_said(fact, way, keys) for fact in facts if not fact.group]
         lines = ", ".join(_said(fact, way, keys) for fact in inner)
         told.append(f"{inner[0].group} ({lines})")
     else:
-        told += [f"{fact.group}{way.between}{_said(fact, way, keys)}" for fact in inner]
-    rng.shuffle(told)
+        told = [
+            (f"{fact.group}{way.between}" if fact.group else "") + _said(fact, way, keys)
+            for fact in facts
+        ]
+    if way is not _LINES:
+        rng.shuffle(told)
     return way.join.join(told)
 
 

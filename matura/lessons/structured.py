@@ -108,8 +108,8 @@ class Structured(Lesson):
     one."""
 
     lines: bool = False
-    """Whether every text is lines of `name: value`, instead of one of hundreds of ways to tell
-    facts."""
+    """Whether every text is lines of `name: value` in the schema's order; else it is told in one of
+    hundreds of ways, in any order."""
 
     def items(self, given: Given) -> Iterator[Conversation]:
         """Records and calls without end: forms, field counts and tool counts each in turn."""

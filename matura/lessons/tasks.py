@@ -152,6 +152,8 @@ class Tasks(Lesson):
     max_facts: int = Field(default=3, ge=1, le=12)
     """Answers of STRUCTURE and FOCUS have 1 to this many facts, each equally often; a passage has
     one more at most. Conversations of 3 have up to 180 tokens, of 4 up to 220."""
+    max_focus: int | None = Field(default=None, ge=1, le=12)
+    """FOCUS asks about owners of at most so many facts; as many as `max_facts` if left out."""
     max_steps: int = Field(default=3, ge=2, le=4)
     """STEPS have 2 to this many, each equally often."""
     contrast: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -235,7 +237,7 @@ class Tasks(Lesson):
             bucket=f"STRUCTURE x {len(passage.facts)}",
             expected=report,
         )
-        if given.rng.random() >= self.contrast:
+        if given.rng.random() >= self.contrast or not self._owners(passage):
             return (item,)
         return (item, self._focused(given, passage, passage.facts[0].owner, language))
 
@@ -243,10 +245,11 @@ class Tasks(Lesson):
         self, given: Given, words: Words, count: int, language: Language
     ) -> tuple[Conversation, ...]:
         rng = given.rng
+        count = min(count, self._most)
         # one fact more than an answer may have is as long as a passage gets
         others = rng.randint(1, max(1, min(2, self.max_facts + 1 - count)))
         passage = self._passage(given, words, [count, others], language)
-        owners = list(dict.fromkeys(fact.owner for fact in passage.facts))
+        owners = self._owners(passage)
         owners.sort(key=lambda owner: len(passage.about(owner)) != count)
         if rng.random() >= self.contrast:
             del owners[1:]
@@ -270,6 +273,15 @@ class Tasks(Lesson):
             expected=told,
         )
 
+    @property
+    def _most(self) -> int:
+        return self.max_focus or self.max_facts
+
+    def _owners(self, passage: Passage) -> list[str]:
+        """Those that FOCUS may ask about."""
+        owners = dict.fromkeys(fact.owner for fact in passage.facts)
+        return [owner for owner in owners if len(passage.about(owner)) <= self._most]
+
     def _passage(
         self, given: Given, words: Words, counts: Sequence[int], language: Language
     ) -> Passage:
@@ -286,9 +298,10 @@ class Tasks(Lesson):
     def _more(self, given: Given, passage: Passage, language: Language) -> list[Message]:
         """Further orders about the passage: a summary of one owner, a report if there is one."""
         rng, said = given.rng, list[Message]()
-        owners = list(dict.fromkeys(fact.owner for fact in passage.facts))
+        owners = self._owners(passage)
+        alone = len({fact.owner for fact in passage.facts}) == 1
         for _ in range(self.turns - 1):
-            if len(owners) == 1 and rng.random() < 0.5:
+            if alone and (not owners or rng.random() < 0.5):
                 asked = STRUCTURE[language].going_on().draw(rng, given.split).text
                 told = passages.report(passage.facts, language)
             else:

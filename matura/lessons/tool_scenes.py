@@ -105,6 +105,13 @@ class Drawn:
         signs: tuple[Sign, ...] = ("+", "-") if longest and a > longest else ("+", "-", "*")
         return self._partner(a, signs, longest)
 
+    def under_other_signs(self, sum_: Sum) -> list[Sum]:
+        """Sums of the same two numbers that belong to this split too, in any order."""
+        signs: tuple[Sign, ...] = ("+", "-", "*")
+        others = [Sum(sum_.a, sign, sum_.b) for sign in signs if sign != sum_.sign]
+        fitting = [one for one in others if one.split == self.split and one.value >= 0]
+        return self.rng.sample(fitting, len(fitting))
+
     def _partner(self, a: int, signs: Sequence[Sign], longest: int) -> Sum:
         """What can be done to a number; with little to choose from, larger numbers are tried."""
         for tried in count():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import takewhile
 from typing import Literal
 
@@ -61,6 +62,9 @@ class Tools(Lesson):
     gibberish: Gibberish = "include"
     longest: int = Field(default=4, ge=2, le=4)
     """Calls in the longest chain."""
+    sums: int = Field(default=1, ge=1, le=3)
+    """Sums about each scene: the same two numbers under so many signs, else their sizes tell
+    more about the sign than the word does."""
     chains: int = Field(default=3, ge=1, le=12)
     """How many chains come for nine other items."""
     largest: int = Field(default=999, ge=299)
@@ -81,16 +85,19 @@ class Tools(Lesson):
         length = 2
         while True:
             scene = maker.drawn.scene()
+            first = maker.drawn.sum_of(scene.numbers[0])
             yield tuple(
                 maker.finish(scene, make(scene))
                 for make in (
-                    maker.sum,
+                    partial(maker.sum, sum_=first),
                     maker.conversion,
                     maker.noting,
                     maker.finding,
                     maker.copying,
                 )
             )
+            for other in maker.drawn.under_other_signs(first)[: self.sums - 1]:
+                yield (maker.finish(scene, maker.sum(scene, other)),)
             for make in (maker.reading, maker.copying, maker.retry, maker.tell):
                 yield maker.one(make)
             for _ in range(self.chains):
@@ -114,9 +121,8 @@ class _Maker:
 
     # -- items of one call or none -------------------------------------------------------------
 
-    def sum(self, scene: Scene) -> Request:
+    def sum(self, scene: Scene, sum_: Sum) -> Request:
         """A sum of the scene's number."""
-        sum_ = self.drawn.sum_of(scene.numbers[0])
         values = {"n": str(sum_.a), "m": str(sum_.b)}
         step = calculate(sum_)
         wording = self.drawn.wording(scene, SUMS[sum_.sign])

@@ -157,6 +157,18 @@ def test_further_summaries_are_of_the_owner_asked_about() -> None:
     assert len(alone) > 900
 
 
+def test_focus_can_be_on_fewer_facts_than_are_told() -> None:
+    items = taken(2_000, Tasks(max_facts=2, max_focus=1, turns=2))
+    assert {item.meta["bucket"] for item in of(items, "FOCUS")} == {"FOCUS x 1"}
+    assert {item.meta["bucket"] for item in of(items, "STRUCTURE")} == {
+        "STRUCTURE x 1",
+        "STRUCTURE x 2",
+    }
+    for item in items:
+        told = read_sentence(item.messages[-1].content)
+        assert told is None or item.meta["operator"] == "STEPS" or len(told.parts) == 1
+
+
 def test_small_settings_make_passages_plainer() -> None:
     small = of(taken(1_500, Tasks(tellings=3, asides=0, mixed=False, german=0)), "FOCUS")
     for item in small:

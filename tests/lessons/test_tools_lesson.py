@@ -53,6 +53,18 @@ def test_what_is_learnt_last_can_come_more_often() -> None:
     assert kinds["calculator"] == 100
 
 
+def test_the_same_numbers_come_under_several_signs() -> None:
+    sums = [item for item in taken(count=1500, sums=3) if item.meta["operator"] == "calculate"]
+    signs: dict[frozenset[str], set[str]] = {}
+    for item in sums:
+        ((_, arguments, _, _),) = calls(item)
+        found = re.fullmatch(r"(\d+)([-+*])(\d+)", str(arguments["expression"]))  # type: ignore[index]
+        assert found is not None
+        signs.setdefault(frozenset(found.groups()[::2]), set()).add(found[2])
+    assert sum(len(each) > 1 for each in signs.values()) > len(signs) / 2
+    assert {each for each in map(len, signs.values())} <= {1, 2, 3}
+
+
 def test_one_number_and_one_name_go_through_every_tool() -> None:
     items = taken(count=1200)
     starts = [place for place, item in enumerate(items) if item.meta["bucket"] == "calculator"]
