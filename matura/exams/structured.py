@@ -63,6 +63,7 @@ class Structured(Exam):
     max_tools: int = Field(default=3, ge=1, le=5)
     prose: float = Field(default=0.15, ge=0.0, le=1.0)
     lines: bool = False
+    """Whether every text is lines of `name: value` in the schema's order."""
     german: float = Field(default=0.1, ge=0, le=1)
     """Share of items in German."""
 

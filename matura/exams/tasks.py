@@ -47,13 +47,18 @@ class Tasks(Exam):
     gibberish: Gibberish = "include"
     max_facts: int = Field(default=3, ge=1, le=12)
     max_focus: int | None = Field(default=None, ge=1, le=12)
+    """Facts of the owner asked about, at most; as many as `max_facts` if left out."""
     max_steps: int = Field(default=3, ge=2, le=4)
     german: float = Field(default=0.1, ge=0, le=1)
     """Share of items in German."""
     numbered: bool = False
+    """Whether lines are shown with their numbers."""
     asides: float = Field(default=0.3, ge=0.0, le=1.0)
+    """Share of passages with a sentence that tells no fact."""
     tellings: int = Field(default=MOST_TELLINGS, ge=1, le=MOST_TELLINGS)
+    """In how many ways a fact is told, the plainest first."""
     mixed: bool = True
+    """Whether facts of two owners stand in any order."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

@@ -38,8 +38,8 @@ STAND_IN_FLOPS = 4e12
 COMPILED_FASTER = 1.6
 """Times, whole step; measured at 192 x 4 layers on 2 cores, as in `learn.compute`."""
 COMPILING_S = 20.0
-"""Before the first compiled step of a process: between the 30 to 45 s of 2 cores with nothing
-cached and the 5 to 8 s with the compiler's cache, since which it will be is not known."""
+"""Before the first compiled step of a process. 2 cores take 30 to 45 s with nothing cached and 5 to
+8 s from the compiler's cache; which it will be is not known, so this stands between."""
 SAVED_STEP = 1
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from matura.core.types import Conversation, Given, Message
+from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import Grammar, is_for_exam
 from matura.lessons.relations import MOST_TELLINGS, NAMED, RELATIONS, UNKNOWN
@@ -226,39 +226,54 @@ class MinimalQa(Lesson):
                 limit = rng.choice(limits)
                 wording = grammar(teller.language, ask, length, limit).draw(rng, given.split).text
                 asked = _Asked(_sentence_case(wording), length, limit, told)
-                more = self._more(teller, told.facts, given)
-                answered.append(_item(asked, told.facts, more=more))
+                answered.append(self._item(teller, asked, told.facts, given))
                 # the running account of twins keeps every stretch at the share asked for
                 owed += self.unknown / (1 - self.unknown)
                 if owed > 1 - 1e-9:
                     owed -= 1
                     facts, bare = _instead(asked, given)
-                    more = self._more(teller, facts, given) if facts else ()
-                    twins.append(_item(asked, facts, wording=bare, more=more))
+                    twins.append(self._item(teller, asked, facts, given, wording=bare))
             yield (*answered, *twins)
 
-    def _more(
-        self, teller: Teller, facts: Sequence[Statement], given: Given
-    ) -> tuple[Message, ...]:
-        """Further questions about these facts, and the answers."""
+    def _item(
+        self,
+        teller: Teller,
+        asked: _Asked,
+        facts: Sequence[Statement],
+        given: Given,
+        *,
+        wording: str = "",
+    ) -> Conversation:
+        """The question over these facts and, if any are told, further ones."""
+        first = _item(asked, facts, wording=wording)
+        further = [self._more(teller, facts, given) for _ in range(self.turns - 1) if facts]
+        if not further:
+            return first
+        said = (message for item in further for message in item.messages)
+        words = (word for item in (first, *further) for word in item.meta["payload"].split(" "))
+        payload = " ".join(dict.fromkeys(words))
+        return replace(
+            first, messages=(*first.messages, *said), meta={**first.meta, "payload": payload}
+        )
+
+    def _more(self, teller: Teller, facts: Sequence[Statement], given: Given) -> Conversation:
+        """A further question about facts that were told before, and its answer."""
         rng = teller.rng
-        said: list[Message] = []
-        for _ in range(self.turns - 1):
-            about = rng.choice(facts)
-            if rng.random() < self.unknown:
-                near = rng.random() < self.near
-                about = teller.other(Question(about, False), facts, _words_of(facts), near=near)
-            who = bool(about.relation.who) and rng.random() < self.who
-            if who and any(Question(about, True).answered_by(o) for o in facts if o is not about):
-                who = False  # two are right, or one of whom another thing was asked
-            ask = rng.choice(about.relation.who if who else about.relation.asks)
-            length, limits = rng.choice(_KINDS)
-            limit = rng.choice(limits)
-            bare = grammar(teller.language, ask, length, limit).going_on()
-            wording = _sentence_case(bare.draw(rng, given.split).text)
-            told = _Told(Question(about, who), tuple(facts), about)
-            said += _item(_Asked(wording, length, limit, told), facts).messages
-        return tuple(said)
+        about = rng.choice(facts)
+        if rng.random() < self.unknown:
+            near = rng.random() < self.near
+            taken = {word.casefold() for fact in facts for word in fact.words}
+            about = teller.other(Question(about, False), facts, taken, near=near)
+        who = bool(about.relation.who) and rng.random() < self.who
+        if who and any(Question(about, True).answered_by(o) for o in facts if o is not about):
+            who = False  # two are right, or one of whom another thing was asked
+        ask = rng.choice(about.relation.who if who else about.relation.asks)
+        length, limits = rng.choice(_KINDS)
+        limit = rng.choice(limits)
+        wordings = grammar(teller.language, ask, length, limit).going_on
+        wording = _sentence_case(wordings.draw(rng, given.split).text)
+        told = _Told(Question(about, who), tuple(facts), about)
+        return _item(_Asked(wording, length, limit, told), facts)
 
     def _told(self, teller: Teller, facts: int) -> _Told:
         rng = teller.rng
@@ -294,13 +309,7 @@ class _Asked:
     told: _Told
 
 
-def _item(
-    asked: _Asked,
-    facts: Sequence[Statement],
-    *,
-    wording: str = "",
-    more: Sequence[Message] = (),
-) -> Conversation:
+def _item(asked: _Asked, facts: Sequence[Statement], *, wording: str = "") -> Conversation:
     """The question over these facts, answered if the fact asked for is among them."""
     question = asked.told.question
     about, template = question.about, wording or asked.wording
@@ -314,8 +323,6 @@ def _item(
     operator = "ANSWER" if known else "UNKNOWN"
     return conversation(
         text.replace("{X}", context),
-        Message("assistant", answers[0]),
-        *more,
         operator=operator,
         # what is asked for without being told is payload too
         payload=" ".join(dict.fromkeys([*told, cue] if cue else told)),
@@ -340,10 +347,6 @@ def _instead(asked: _Asked, given: Given) -> tuple[Sequence[Statement], str]:
         if is_for_exam(bare) == (given.split == "exam"):
             return (), bare
     return [asked.told.instead if fact is about else fact for fact in asked.told.facts], ""
-
-
-def _words_of(facts: Sequence[Statement]) -> set[str]:
-    return {word.casefold() for fact in facts for word in fact.words}
 
 
 def _sentence_case(wording: str) -> str:

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from matura.core.rng import Rng, fraction
 from matura.core.types import Split
@@ -78,6 +79,7 @@ class Grammar:
             for parts in set(self._parts)
         )
 
+    @cached_property
     def going_on(self) -> Grammar:
         """The wordings that come after the payload, without it: for a payload of an earlier
         turn."""

@@ -17,7 +17,7 @@ from matura.core.rng import Rng
 from matura.core.types import Split
 from matura.lessons.field_names import FALSE, KEYS, RESERVED, TRUE, Keys
 from matura.lessons.phrasing import is_for_exam
-from matura.lessons.words import Language, Words, word_split
+from matura.lessons.words import Language, Words, invent, word_split
 
 Type = Literal["text", "number", "list", "bool"]
 Form = Literal["RECORD", "OPTIONAL", "NESTED"]
@@ -31,6 +31,8 @@ WORDED: Mapping[Language, Mapping[Type, str]] = {
 _MOST_WORDS = 4
 """In all text values of a record: what keeps an answer within about 60 tokens."""
 _TRIES = 12
+_INVENTED = 6
+"""Made-up names of each kind that a record draws from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,18 @@ class Fact:
     group: str = ""
     cued: bool = False
     """Told by a phrase of its own, without its name or with its name as a verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """In what ways facts are told, as the lesson's settings say."""
+
+    prose: float = 0.0
+    """Share of facts told by a phrase of their own, where there is one."""
+    lines: bool = False
+    """Whether a text is lines of `name: value`, in the schema's order."""
+    invented: float = 0.0
+    """Share of records whose names are made up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +158,35 @@ def plain_words(words: Words, rng: Rng, count: int, language: Language) -> list[
             return drawn
 
 
-def tell(
-    words: Words,
-    rng: Rng,
-    form: Form,
-    count: int,
-    language: Language,
-    prose: float,
-    *,
-    lines: bool = False,
-) -> Told:
-    """A text and a schema of `count` fields whose names and types are of the words' split; `lines`
-    are `name: value` in the schema's order."""
+def tell(words: Words, rng: Rng, form: Form, count: int, language: Language, style: Style) -> Told:
+    """A text and a schema of `count` fields whose names and types are of the words' split."""
     while True:
-        told = _tell(words, rng, form, count, language, prose, lines=lines)
+        keys = KEYS[language]
+        if rng.random() < style.invented:
+            keys = invented_keys(rng, keys)
+        told = _tell(words, rng, form, count, language, style, keys)
         if told.payload and is_for_exam(told.split_key) == (words.split == "exam"):
             return told
+
+
+def invented_keys(rng: Rng, keys: Keys) -> Keys:
+    """Names made up for this once, a few of each kind; no phrase tells their values without
+    them."""
+    names = invented_names(rng, 5 * _INVENTED)
+    words, numbers, flags, lists, groups = (tuple(names[kind::5]) for kind in range(5))
+    return replace(
+        keys, words=words, numbers=numbers, flags=flags, lists=lists, groups=groups, cues={}
+    )
+
+
+def invented_names(rng: Rng, count: int) -> list[str]:
+    """That many different made-up names."""
+    made: dict[str, None] = {}
+    while len(made) < count:
+        name = invent(rng, rng.choice((1, 1, 2)))
+        if name not in RESERVED:
+            made[name] = None
+    return list(made)
 
 
 def retyped(told: Told, rng: Rng, split: Split) -> Told | None:
@@ -182,16 +209,14 @@ def _tell(
     form: Form,
     count: int,
     language: Language,
-    prose: float,
-    *,
-    lines: bool,
+    style: Style,
+    keys: Keys,
 ) -> Told:
-    keys = KEYS[language]
     spare = 1 if rng.random() < 0.4 else 0
     names = _names(keys, rng, count + spare)
     inner = min(count, rng.randint(1, 2)) if form == "NESTED" else 0
     group = rng.choice(keys.groups)
-    facts = _facts(names, [group] * inner, keys, words, rng, language, prose)
+    facts = _facts(names, [group] * inner, keys, words, rng, language, style.prose)
     absent = 0
     if form == "OPTIONAL":
         absent = rng.randint(0, min(2, count - 1))
@@ -205,13 +230,13 @@ def _tell(
     rng.shuffle(flat)
     flat[(at := rng.randint(0, len(flat))) : at] = fields[:inner]
     present = list(facts[absent:])
-    if lines:
+    if style.lines:
         asked = [field.fact for field in flat if field.fact is not None]
         for fact in present:
             if fact not in asked:
                 asked.insert(rng.randint(0, len(asked)), fact)
         present = asked
-    way = _LINES if lines else _way(rng, keys, grouped=inner == 2 and rng.random() < 0.5)
+    way = _LINES if style.lines else _way(rng, keys, grouped=inner == 2 and rng.random() < 0.5)
     return Told(
         text=_text(present, way, keys, rng),
         fields=tuple(flat),

@@ -221,7 +221,7 @@ REQUESTS: Mapping[Language, Mapping[str, Grammar]] = {
             else ["<polite><ask> <topic><end>", "<opening><ask> <topic><end>"],
             {
                 "polite": _POLITE[language],
-                "opening": ("so, ", "well, ", "okay, ", "next: ", "request: ")
+                "opening": ("so, ", "well, ", "okay, ", "next: ", "please: ")
                 if language == "en"
                 else ("so, ", "gut, ", "okay, ", "Frage: "),
                 "ask": _ASK[language],

@@ -21,7 +21,7 @@ from pydantic import Field
 from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import Grammar
-from matura.lessons.records import Form, Told, retyped, spell_json, tell
+from matura.lessons.records import Form, Style, Told, invented_names, retyped, spell_json, tell
 from matura.lessons.signatures import (
     FRAMES,
     NO_TOOL,
@@ -107,6 +107,9 @@ class Structured(Lesson):
     """Share of facts told by a phrase of their own (`costs 12`, `is not paid`), where there is
     one."""
 
+    invented: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of records and of calls whose names are made up: of those that are known, a small model
+    soon remembers what mostly follows them. Exams have none."""
     lines: bool = False
     """Whether every text is lines of `name: value` in the schema's order; else it is told in one of
     hundreds of ways, in any order."""
@@ -126,7 +129,7 @@ class Structured(Lesson):
             # counted in items, so that every stretch is at the share asked for
             if with_tools + 2 <= self.tools * (made + 2):
                 with_tools += 2
-                group = _with_tools(given, words, next(tools), language)
+                group = self._with_tools(given, words, next(tools), language)
             else:
                 form, count = next(records)
                 group = self._record(given, words, form, count, language)
@@ -137,12 +140,38 @@ class Structured(Lesson):
         self, given: Given, words: Words, form: Form, count: int, language: Language
     ) -> tuple[Conversation, ...]:
         count = max(2, count) if form == "OPTIONAL" else count
-        told = tell(words, given.rng, form, count, language, self.prose, lines=self.lines)
+        style = Style(self.prose, self.lines, self.invented)
+        told = tell(words, given.rng, form, count, language, style)
         both = [told]
         if form == "RECORD" and given.rng.random() < self.contrast:
             other = retyped(told, given.rng, given.split)
             both += [other] if other is not None else []
         return tuple(_filled(given, one, form, count) for one in both)
+
+    def _with_tools(
+        self, given: Given, words: Words, count: int, language: Language
+    ) -> tuple[Conversation, ...]:
+        """A call; and under the same tools a copy, or the same request where no tool fits it."""
+        rng = given.rng
+        tool = rng.choice(TOOLS[language])
+        names = tool.named(rng)
+        if rng.random() < self.invented:
+            names = tuple(invented_names(rng, len(names)))
+        values = tool.values(words, rng, language)
+        tools = listed(rng, language, tool, count)
+        request = REQUESTS[language][tool.name].draw(rng, given.split).text
+        call = spell_json(tool.call(names, values, language))
+        asked = _asked(given, "CALL", tool, values, request, written(tools, tool, names, rng), call)
+        if rng.random() < 0.5:
+            wording, copied = left_alone(rng, given.split, language, tool)
+            listing = written(tools, tool, names, rng)
+            other = _asked(given, "DIRECT", tool, values, wording, listing, _fill(copied, values))
+        else:
+            tools = unfit(rng, language, tool, count)
+            request = REQUESTS[language][tool.name].draw(rng, given.split).text
+            listing = written(tools, tool, names, rng)
+            other = _asked(given, "NONE", tool, values, request, listing, NO_TOOL[language])
+        return (asked, other) if rng.random() < 0.5 else (other, asked)
 
 
 def _filled(given: Given, told: Told, form: Form, count: int) -> Conversation:
@@ -159,30 +188,6 @@ def _filled(given: Given, told: Told, form: Form, count: int) -> Conversation:
         expected=spell_json(told.answer),
         extra={"schema": schema, "schema_key": told.split_key, "absent": str(absent)},
     )
-
-
-def _with_tools(
-    given: Given, words: Words, count: int, language: Language
-) -> tuple[Conversation, ...]:
-    """A call; and under the same tools a copy, or the same request where no tool fits it."""
-    rng = given.rng
-    tool = rng.choice(TOOLS[language])
-    names = tool.named(rng)
-    values = tool.values(words, rng, language)
-    tools = listed(rng, language, tool, count)
-    request = REQUESTS[language][tool.name].draw(rng, given.split).text
-    call = spell_json(tool.call(names, values, language))
-    asked = _asked(given, "CALL", tool, values, request, written(tools, tool, names, rng), call)
-    if rng.random() < 0.5:
-        wording, copied = left_alone(rng, given.split, language, tool)
-        listing = written(tools, tool, names, rng)
-        other = _asked(given, "DIRECT", tool, values, wording, listing, _fill(copied, values))
-    else:
-        tools = unfit(rng, language, tool, count)
-        request = REQUESTS[language][tool.name].draw(rng, given.split).text
-        listing = written(tools, tool, names, rng)
-        other = _asked(given, "NONE", tool, values, request, listing, NO_TOOL[language])
-    return (asked, other) if rng.random() < 0.5 else (other, asked)
 
 
 def _asked(

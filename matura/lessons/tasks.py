@@ -302,11 +302,11 @@ class Tasks(Lesson):
         alone = len({fact.owner for fact in passage.facts}) == 1
         for _ in range(self.turns - 1):
             if alone and (not owners or rng.random() < 0.5):
-                asked = STRUCTURE[language].going_on().draw(rng, given.split).text
+                asked = STRUCTURE[language].going_on.draw(rng, given.split).text
                 told = passages.report(passage.facts, language)
             else:
                 owner = rng.choice(owners)
-                asked = FOCUS[language].going_on().draw(rng, given.split).text
+                asked = FOCUS[language].going_on.draw(rng, given.split).text
                 asked = asked.replace("{S}", owner)
                 told = passages.sentence(passage.about(owner), language)
             said += [Message("user", asked), Message("assistant", told)]

@@ -16,7 +16,7 @@ from matura.core.types import Conversation, Given, Split, TextCodec
 from matura.lessons import signatures, structured
 from matura.lessons.field_names import KEYS, RESERVED
 from matura.lessons.phrasing import Grammar, is_for_exam
-from matura.lessons.records import plain_words, spell_json, tell
+from matura.lessons.records import Style, plain_words, spell_json, tell
 from matura.lessons.signatures import NO_TOOL, REQUESTS, TOOLS
 from matura.lessons.structured import FORMS, Structured
 from matura.lessons.words import ENGLISH, GERMAN, MAX_PIECES, Words, word_split
@@ -235,6 +235,20 @@ def test_larger_settings_ask_for_more(train: list[Conversation]) -> None:
     assert Structured(size="run4").max_examples == 800
 
 
+def test_names_can_be_made_up() -> None:
+    """Then only the prompt says which there are: known ones are soon remembered."""
+    items = taken(Structured(invented=0.5, german=0), 1500)
+    known = RESERVED | {name for tool in TOOLS["en"] for a in tool.arguments for name in a.names}
+    new = 0
+    for item in of(items, *FORMS, "CALL"):
+        answer = json.loads(item.meta["expected"])
+        names = list(answer["arguments"] if item.meta["operator"] == "CALL" else answer)
+        assert all(re.search(rf"\b{name}\b", item.messages[0].content) for name in names)
+        assert len({name in known for name in names}) <= 1
+        new += bool(names) and names[0] not in known
+    assert 0.4 < new / len(of(items, *FORMS, "CALL")) < 0.6
+
+
 def test_optional_fields_can_come_more_often() -> None:
     more = Counter(
         item.meta["operator"] for item in taken(Structured(optional=3, contrast=0), 2500)
@@ -321,7 +335,7 @@ def test_a_text_tells_each_fact_once() -> None:
     for count in range(1, 5):
         for form in FORMS:
             for _ in range(40):
-                told = tell(words, stream, form, max(2, count), "en", 0.0)
+                told = tell(words, stream, form, max(2, count), "en", Style())
                 lines = re.findall(r"\b[a-z]+(?=(?: |: | = | is | are )\S)", told.text)
                 for field in told.fields:
                     assert (field.key in lines) == (field.fact is not None)
