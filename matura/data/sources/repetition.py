@@ -22,7 +22,7 @@ from matura.data.source import Source
 
 OF_IDS = ("runs", "drills")
 KINDS = (*OF_IDS, *TEXTS)
-SHARES = {"runs": 0.40, "drills": 0.25} | dict.fromkeys(TEXTS, 0.07)
+SHARES = {"runs": 0.40, "drills": 0.25} | dict.fromkeys(TEXTS, 0.35 / len(TEXTS))
 HELD_OUT = 0.02
 LEAST_HELD_OUT = 4_000
 """Tokens of a validation or exam split, at the least."""
