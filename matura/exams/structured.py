@@ -18,7 +18,6 @@ from pydantic import Field
 from matura.core.types import Task, Trace
 from matura.exams.exam import SPARE_TOKENS, Exam, Hall, exact, lesson_tasks
 from matura.lessons import structured
-from matura.lessons.signatures import NO_TOOL
 from matura.lessons.structured import FORMS, JSON_OPERATORS
 from matura.lessons.words import Gibberish
 
@@ -38,9 +37,8 @@ class Structured(Exam):
     at_least: float | None = Field(default=0.80, ge=0, le=1)
     """For records that are right in every value."""
     valid_at_least: float | None = Field(default=0.99, ge=0, le=1)
-    """For answers that are to be JSON: each is one whole JSON object and nothing else; to say that
-    no tool fits where one does is a wrong decision, counted there. At 0.99, 381 without a
-    fault are needed, or 997 of 1,000."""
+    """For answers that are to be JSON: each is one whole JSON object and nothing else. At 0.99, 381
+    without a fault are needed, or 997 of 1,000."""
     schema_at_least: float | None = Field(default=0.80, ge=0, le=1)
     """For records with exactly the names and types asked for, whatever their values; of those that
     leave something out, by themselves too."""
@@ -108,8 +106,7 @@ class Structured(Exam):
         grade = self.grade(task, trace)
         marks = {task.bucket: grade}
         said = self._said(trace)
-        declined = operator == "CALL" and trace.reply in NO_TOOL.values()
-        if operator in JSON_OPERATORS and not declined:
+        if operator in JSON_OPERATORS:
             marks["json"] = float(isinstance(said, dict))
         if operator in FORMS:
             fits = float(said is not NOT_JSON and shape(said) == shape(read_json(task.gold)))

@@ -106,7 +106,6 @@ class Structured(Lesson):
     prose: float = Field(default=0.15, ge=0.0, le=1.0)
     """Share of facts told by a phrase of their own (`costs 12`, `is not paid`), where there is
     one."""
-
     invented: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of records and of calls whose names are made up: of those that are known, a small model
     soon remembers what mostly follows them. Exams have none."""
