@@ -1,4 +1,4 @@
-"""Short texts in which what was said before comes again: names, lists, pairs, quotes, variables, questions.
+"""Short texts in which what was said comes again: names, lists, pairs, quotes, questions, code.
 
 A text can be continued only by looking back, because the words are made up afresh for each one.
 Its frames are put together from parts (openings x separators x questions x cases), so that no
