@@ -28,6 +28,13 @@ class Objective(ABC):
 
     @abstractmethod
     def fused(
-        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, weights_N: Tensor
+        self,
+        hidden_NC: Tensor,
+        head_VC: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor,
+        *,
+        compiled: bool = False,
     ) -> Tensor:
-        """The same total, from the hidden states and the output head."""
+        """The same total, from the hidden states and the output head. `compiled`: by compiled
+        code."""

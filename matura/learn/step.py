@@ -17,25 +17,16 @@ from matura.models.attending import Attend, attend_fused, attend_written
 from matura.models.decoder import Decoder, unseen
 
 
-def total_loss(
-    model: Decoder,
-    objective: Objective,
-    attend: Attend,
-    x_BTC: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    bias_B1TT: Tensor,
-    targets_N: Tensor,
-    weights_N: Tensor,
+def _trunk(
+    model: Decoder, attend: Attend, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TT: Tensor
 ) -> Tensor:
-    """The objective's total over one batch of embedded ids: all that is worth compiling."""
-    hidden = model.trunk(x_BTC, cos, sin, bias_B1TT, attend)
-    return objective.fused(hidden.flatten(0, 1), model.lm_head.weight, targets_N, weights_N)
+    """A function of its own, so that what is compiled once serves every model of the shape."""
+    return model.trunk(x_BTC, cos, sin, bias_B1TT, attend)
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(total_loss, dynamic=False)
+    return torch.compile(_trunk, dynamic=False)
 
 
 def yet_to_compile(compute: Compute) -> bool:
@@ -52,7 +43,7 @@ class Stepper:
         self.model, self.objective, self.compute = model, objective, compute
         self.noise = noise
         model.compute_dtype = compute.dtype
-        self._run = _compiled() if compute.compiled else total_loss
+        self._trunk = _compiled() if compute.compiled else _trunk
         self._attend = attend_written if compute.compiled else attend_fused
 
     def gradients(
@@ -76,15 +67,19 @@ class Stepper:
         x = model.model.embed_tokens(batch.inputs_BT).to(model.compute_dtype)
         if self.noise is not None:
             x = self.noise.added(x, step, first_row)
-        return self._run(
+        hidden = self._trunk(
             model,
-            self.objective,
             self._attend,
             x,
             *model.angles(batch.positions_BT),
             unseen(batch.inputs_BT.shape[1], batch.segments_BT, x),
+        )
+        return self.objective.fused(
+            hidden.flatten(0, 1),
+            model.lm_head.weight,
             batch.targets_BT.flatten(),
             batch.target_weights_BT.flatten(),
+            compiled=self.compute.compiled,
         )
 
     def measure(self, batch: Batch) -> Loss:

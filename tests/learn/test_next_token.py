@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from tiny import FP32, LENGTH, numbered, shape, some_ids, spread
 from torch import Tensor
 
 from matura.learn.batch import Batch
+from matura.learn.objectives import next_token
 from matura.learn.objectives.next_token import CHUNK, NextToken
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
@@ -34,6 +37,31 @@ def test_fused_equals_the_plain_definition_and_its_gradient() -> None:
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [0, 1, CHUNK, CHUNK + 1, N])
+def test_logits_are_made_where_something_is_learned(
+    trained: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code sees whole chunks only, as many as the trained targets need."""
+    hidden, head, targets, _ = rows()
+    weights = torch.zeros(N)
+    weights[torch.randperm(N, generator=torch.Generator().manual_seed(1))[:trained]] = 2.0
+    chunks: list[int] = []
+
+    def spied(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        chunks.append(len(tensors[2]))
+        return next_token._chunk(*tensors)
+
+    monkeypatch.setattr(next_token, "_compiled", lambda: spied)
+    for compiled in (False, True):
+        got = NextToken().fused(hidden, head, targets, weights, compiled=compiled)
+        nats = F.cross_entropy(hidden @ head.T, targets, reduction="none")
+        torch.testing.assert_close(got, (nats * weights).sum(), rtol=1e-5, atol=1e-4)
+        wanted = torch.autograd.grad((nats * weights).sum(), (hidden, head))
+        for ours, theirs in zip(torch.autograd.grad(got, (hidden, head)), wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+    assert chunks == [CHUNK] * math.ceil(trained / CHUNK)
 
 
 def test_fused_holds_for_loud_logits() -> None:
