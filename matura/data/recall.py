@@ -1,4 +1,4 @@
-"""Short texts in which what was said comes again: names, lists, pairs, quotes, questions, code.
+"""Short texts in which what was said comes again: lists, quotes, questions, records, calls, code.
 
 A text can be continued only by looking back, because the words are made up afresh for each one.
 Its frames are put together from parts (openings x separators x questions x cases), so that no
@@ -7,9 +7,15 @@ frame tells what comes again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from matura.core.rng import Rng, fraction
+
+Turn = tuple[str, str]
+"""What nobody could know beforehand, and what follows from it: the one to read, the other to learn.
+"""
+_Notation = Callable[[Mapping[str, tuple[str, ...]]], str]
 
 TRAIN_BELOW = 0.80
 """Words hashed above this are for validation and exams, as in the lessons (a test compares)."""
@@ -184,7 +190,7 @@ _FILLERS = (
 )
 
 
-def questions(rng: Rng) -> str:
+def questions(rng: Rng) -> list[Turn]:
     """Facts with one key or two, then questions: the key stands among other words and the answer
     comes alone, so that it must be found from afar and not as what followed its key. Some questions
     have two keys, some ask for all that goes with half of a key, some for the key of a value, some
@@ -197,12 +203,13 @@ def questions(rng: Rng) -> str:
     between = rng.choice((" and ", ", ", "\n", " "))
     if rng.random() < 0.25:
         asked, answer = _asked(rng, table, between)
-        return f"{mark}{asked}\n{facts}\n{answer}\n"
-    text = facts + "\n"
-    for _ in range(rng.randint(3, 6)):
+        return [(f"{mark}{asked}\n{facts}\n", f"{answer}\n")]
+    turns = []
+    for number in range(rng.randint(3, 6)):
         asked, answer = _asked(rng, table, between)
-        text += f"{mark}{asked}{end}{answer}\n"
-    return text
+        told = "" if number else f"{facts}\n"
+        turns.append((f"{told}{mark}{asked}{end}", f"{answer}\n"))
+    return turns
 
 
 def _asked(rng: Rng, table: Mapping[str, str], between: str) -> tuple[str, str]:
@@ -258,12 +265,106 @@ def _fillers(rng: Rng) -> list[str]:
     return [rng.choice(_FILLERS) for _ in range(rng.randint(0, 3))]
 
 
+def records(rng: Rng) -> list[Turn]:
+    """Values under names, then lists of names: each is answered by a record, spelled one way
+    throughout, of those that have a value and no others."""
+    table = {key: _values(rng) for key in some(rng, 2, 5, longest=1)}
+    joint = rng.choice((": ", ": ", " = ", " -> ", " "))
+    told = "".join(f"{key}{joint}{', '.join(value)}\n" for key, value in table.items())
+    spelled = rng.choice(_NOTATIONS)
+    mark, end = rng.choice(("", "", "? ", "get ", "only ")), rng.choice(("\n", "\n", " -> ", ": "))
+    turns: list[Turn] = []
+    for _ in range(rng.randint(3, 6)):
+        asked = _listed(rng, list(table))
+        there = {key: table[key] for key in asked if key in table}
+        turns.append((f"{told}{mark}{', '.join(asked)}{end}", f"{spelled(there)}\n"))
+        told = ""
+    return turns
+
+
+def _values(rng: Rng) -> tuple[str, ...]:
+    """One value of one or two words, or up to three."""
+    if rng.random() < 0.75:
+        return (words(rng, rng.choice((1, 1, 2))),)
+    return tuple(some(rng, 1, 3, longest=1))
+
+
+def _listed(rng: Rng, keys: list[str]) -> list[str]:
+    """One to three names; one of them at times not among the keys."""
+    asked = rng.sample(keys, min(len(keys), rng.choice((1, 1, 2, 2, 3))))
+    if rng.random() < 0.4:
+        absent = word(rng)
+        if absent.casefold() not in (key.casefold() for key in keys):
+            at = rng.randrange(len(asked))
+            asked[at : at + rng.randint(0, 1)] = [absent]
+    return asked
+
+
+def _json(record: Mapping[str, tuple[str, ...]]) -> str:
+    plain = {key: value[0] if len(value) == 1 else value for key, value in record.items()}
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def _flat(open_: str, joint: str, between: str, close: str) -> _Notation:
+    def spelled(record: Mapping[str, tuple[str, ...]]) -> str:
+        inner = between.join(f"{key}{joint}{', '.join(value)}" for key, value in record.items())
+        return open_ + inner + close
+
+    return spelled
+
+
+_NOTATIONS: tuple[_Notation, ...] = (
+    *(_json, _json, _json, _json),
+    _flat("{", "=", ", ", "}"),
+    _flat("(", ": ", "; ", ")"),
+    _flat("[", " ", " | ", "]"),
+    _flat("", ": ", "; ", "."),
+)
+
+
+def calls(rng: Rng) -> list[Turn]:
+    """Functions and what their arguments are called, then requests that name one, with values in
+    that order: each is answered by the call, spelled one way throughout, or by `none`."""
+    table = {name: some(rng, 1, 3, longest=1) for name in some(rng, 1, 3, longest=1)}
+    listing = [f"{name}({', '.join(arguments)})" for name, arguments in table.items()]
+    told = rng.choice(("\n", "\n", ", ", "; ", " ")).join(listing) + "\n"
+    spelled = rng.choice((_call_json, _call_json, _call_code))
+    end, between = rng.choice(("\n", "\n", " -> ", ": ")), rng.choice((" ", " and ", ", ", " to "))
+    turns: list[Turn] = []
+    for _ in range(rng.randint(3, 6)):
+        name, answer = word(rng), "none"
+        values = some(rng, 1, 3, longest=1)
+        if rng.random() < 0.7 or name.casefold() in (known.casefold() for known in table):
+            name = rng.choice(list(table))
+            values = [words(rng, rng.choice((1, 1, 1, 2))) for _ in table[name]]
+            answer = spelled(name, dict(zip(table[name], values, strict=True)))
+        asked = " ".join([*_fillers(rng), name, between.join(values), *_fillers(rng)])
+        turns.append((f"{told}{asked}{end}", f"{answer}\n"))
+        told = ""
+    return turns
+
+
+def _call_json(name: str, values: Mapping[str, str]) -> str:
+    return json.dumps(
+        {"name": name, "arguments": values}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _call_code(name: str, values: Mapping[str, str]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in values.items())})"
+
+
 TEXTS: Mapping[str, Callable[[Rng], str]] = {
     "names": names,
     "lists": lists,
     "pairs": pairs,
     "quotes": quotes,
     "variables": variables,
-    "questions": questions,
 }
 """Each kind of text and what makes one."""
+ASKED: Mapping[str, Callable[[Rng], list[Turn]]] = {
+    "questions": questions,
+    "records": records,
+    "calls": calls,
+}
+"""Each kind of text of which only some can be known, and what makes one."""

@@ -98,6 +98,10 @@ class Structured(Lesson):
     """Prompts list 1 to this many tools, each equally often."""
     tools: float = Field(default=0.4, ge=0.0, le=1.0)
     """Share of items with tools: half of them calls, half answered directly."""
+    declined: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of calls beside which the same request is declined, as no tool fits; beside the others
+    something is to be copied. Fewer, and a small model seldom declines a request that a tool fits,
+    which is no JSON then."""
     optional: int = Field(default=1, ge=1, le=4)
     """How many records with optional fields come for each flat and each nested one: what is left
     out, and when, is learnt last."""
@@ -161,7 +165,7 @@ class Structured(Lesson):
         request = REQUESTS[language][tool.name].draw(rng, given.split).text
         call = spell_json(tool.call(names, values, language))
         asked = _asked(given, "CALL", tool, values, request, written(tools, tool, names, rng), call)
-        if rng.random() < 0.5:
+        if rng.random() < 1 - self.declined:
             wording, copied = left_alone(rng, given.split, language, tool)
             listing = written(tools, tool, names, rng)
             other = _asked(given, "DIRECT", tool, values, wording, listing, _fill(copied, values))

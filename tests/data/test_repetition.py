@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
 
@@ -12,9 +13,9 @@ from pydantic import ValidationError
 
 from matura.core.rng import pair_is_for_exam, rng
 from matura.core.types import Document, Given, Split
-from matura.data.recall import TEXTS, TRAIN_BELOW, questions, word
+from matura.data.recall import ASKED, TEXTS, TRAIN_BELOW, calls, questions, records, word
 from matura.data.runs import documents, exam_pairs
-from matura.data.sources.repetition import Repetition, size
+from matura.data.sources.repetition import OF_TEXT, Repetition, answered, joined, size
 from matura.lessons.words import word_split
 from matura.text.tokenizer import Tokenizer
 
@@ -100,7 +101,8 @@ def test_shares_hold_on_every_stretch() -> None:
         assert tokens.total() > 25_000
         assert abs(tokens["runs"] / tokens.total() - 0.40) < 0.03
         assert abs(tokens["drills"] / tokens.total() - 0.25) < 0.03
-        assert all(abs(tokens[kind] / tokens.total() - 0.35 / len(TEXTS)) < 0.03 for kind in TEXTS)
+        part = 0.35 / len(OF_TEXT)
+        assert all(abs(tokens[kind] / tokens.total() - part) < 0.03 for kind in OF_TEXT)
 
 
 def test_no_item_is_made_twice_and_splits_differ() -> None:
@@ -132,21 +134,69 @@ def test_each_text_repeats_itself(kind: str) -> None:
 
 
 def test_questions_are_answered_by_what_stands_above_them() -> None:
-    """One key, two, or half of one: the answer is the table's, and no key stands beside it."""
-    asked = Counter[int]()
+    """One key, two, or half of one: the answer is the table's, or that there is none."""
+    absent = 0
     for number in range(300):
-        lines = questions(rng(0, "questions", number)).split("\n")
-        marks = [place for place, line in enumerate(lines) if line.startswith(("Q: ", "> "))]
-        if not marks:
-            continue
-        known = {word for line in lines[: marks[0]] for word in line.replace(";", " ").split()}
-        known = {word.strip(".,:)=->") for word in known}
-        for place in marks:
-            told = lines[place].removeprefix("Q: ").removeprefix("> ")
-            answer = re.split(r"\? | - ", told)[-1] if re.search(r"\? | - ", told) else ""
-            asked[bool(answer)] += 1
-            assert {word.strip(",") for word in answer.split()} <= known | {"and", "none"}
-    assert min(asked[True], asked[False]) > 20
+        above = ""
+        for said, answer in questions(rng(0, "questions", number)):
+            above += said
+            found = {word.strip(",.;:)") for word in above.split()}
+            told = {word.strip(",") for word in answer.split()}
+            absent += told == {"none"}
+            assert answer.endswith("\n")
+            assert told <= found | {"and", "none"}
+            above += answer
+    assert 50 < absent < 300
+
+
+def test_records_hold_what_has_a_value_and_nothing_else() -> None:
+    lengths = Counter[int]()
+    for number in range(300):
+        turns = records(rng(0, "records", number))
+        table = turns[0][0].split("\n")
+        for said, answer in turns:
+            asked = re.split(r"\n| -> |: ", said.rstrip("\n"))[-1 if said.endswith("\n") else -2]
+            if not answer.startswith("{") or (answer[1:2] not in '"}'):
+                continue  # another notation
+            made = json.loads(answer)
+            lengths[len(made)] += 1
+            for key, value in made.items():
+                assert re.search(rf"(^|[ ,]){key}(,|$)", asked.removeprefix("? "))
+                line = next(line for line in table if re.match(rf"{key}(:| =| ->| )", line))
+                assert line.endswith(value if isinstance(value, str) else ", ".join(value))
+    assert min(lengths[n] for n in (0, 1, 2, 3)) > 30
+
+
+def test_calls_have_the_arguments_that_are_listed() -> None:
+    known, unknown = 0, 0
+    for number in range(300):
+        turns = calls(rng(0, "calls", number))
+        listed = dict(re.findall(r"(\w+)\(([^)]*)\)", turns[0][0]))
+        for said, answer in turns:
+            if answer == "none\n":
+                unknown += 1
+                assert not set(said.split("\n")[-2].split() if said.endswith("\n") else ()) & {
+                    *listed
+                }
+            elif answer.startswith("{"):
+                known += 1
+                made = json.loads(answer)
+                assert ", ".join(made["arguments"]) == listed[made["name"]]
+                assert all(value in said for value in made["arguments"].values())
+    assert min(known, unknown) > 200
+
+
+def test_what_nobody_could_know_is_read_and_not_learned() -> None:
+    for kind, make in ASKED.items():
+        turns = make(rng(0, kind))
+        made = answered(turns, "id", CODEC)
+        assert made.ids is not None
+        assert made.weights is not None
+        assert CODEC.decode(made.ids) == joined(turns)
+        learned = [id for id, weight in zip(made.ids, made.weights, strict=True) if weight]
+        assert CODEC.decode(learned) == "".join(answer for _, answer in turns)
+    documents = read(Repetition(tokens=4_000, shares={"questions": 1.0}))
+    assert all(0 < sum(d.weights or ()) < 0.6 * len(d.ids or ()) for d in documents)
 
 
 def test_without_a_tokenizer_there_is_text_only() -> None:

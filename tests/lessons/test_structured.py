@@ -257,6 +257,14 @@ def test_optional_fields_can_come_more_often() -> None:
     assert abs(more["OPTIONAL"] - 3 * more["NESTED"]) < 12
 
 
+@pytest.mark.parametrize("declined", [0.0, 0.25, 1.0])
+def test_how_often_no_tool_fits_can_be_set(declined: float) -> None:
+    items = taken(Structured(declined=declined), 2000)
+    calls, none, direct = (len(of(items, kind)) for kind in ("CALL", "NONE", "DIRECT"))
+    assert calls == none + direct
+    assert abs(none / calls - declined) < 0.07
+
+
 def test_prose_tells_facts_without_their_names() -> None:
     plain = of(taken(Structured(prose=0), 600), *FORMS)
     told = of(taken(Structured(prose=1), 600), *FORMS)

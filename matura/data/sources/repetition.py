@@ -1,9 +1,11 @@
 """What teaches a small model to copy: tokens and words that come again, made up without end.
 
 By default, of the tokens: 40 % random runs over the whole text vocabulary among noise, 25 % drills
-(a run told over and over); 7 % each of names, lists, pairs, quotes and variables. Practically no
-item is ever made twice: a run of two tokens has vocabulary² spellings, and a text holds at least
-two of about 10^7 made-up words besides its frame.
+(a run told over and over), 35 % texts of eight kinds (names, lists, pairs, quotes, variables,
+questions, records, calls). Practically no item is ever made twice: a run of two tokens has
+vocabulary² spellings, and a text holds at least two of about 10^7 made-up words besides its frame.
+
+Of questions, records and calls the answers alone are learned; the rest is words drawn at random.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 from matura.core.leaves import did_you_mean
 from matura.core.rng import Rng
 from matura.core.types import Document, Given, TextCodec
-from matura.data.recall import TEXTS
+from matura.data.recall import ASKED, TEXTS, Turn
 from matura.data.runs import Plan, documents, drilled, planned
 from matura.data.source import Source
 
 OF_IDS = ("runs", "drills")
-KINDS = (*OF_IDS, *TEXTS)
-SHARES = {"runs": 0.40, "drills": 0.25} | dict.fromkeys(TEXTS, 0.35 / len(TEXTS))
+OF_TEXT = (*TEXTS, *ASKED)
+KINDS = (*OF_IDS, *OF_TEXT)
+SHARES = {"runs": 0.40, "drills": 0.25} | dict.fromkeys(OF_TEXT, 0.35 / len(OF_TEXT))
 HELD_OUT = 0.02
 LEAST_HELD_OUT = 4_000
 """Tokens of a validation or exam split, at the least."""
@@ -98,10 +101,14 @@ class Repetition(Source):
                 ids = next(of_ids[kind])
                 made[kind] += len(ids)
                 yield Document(text="", id=id, ids=tuple(ids), weights=knowable(ids))
+                continue
+            turns = self._turns(kind, given.rng, codec)
+            if codec is not None and kind in ASKED:
+                document = answered(turns, id, codec)
             else:
-                text = self._text(kind, given.rng, codec)
-                made[kind] += size(text, codec)
-                yield Document(text=text, id=id)
+                document = Document(text=joined(turns), id=id)
+            made[kind] += len(document.ids) if document.ids else size(document.text, codec)
+            yield document
 
     def _of_ids(self, given: Given, kind: str) -> Iterator[list[int]]:
         assert given.tokenizer is not None
@@ -120,18 +127,38 @@ class Repetition(Source):
             knotty=self.knotty,
         )
 
-    def _text(self, kind: str, rng: Rng, codec: TextCodec | None) -> str:
+    def _turns(self, kind: str, rng: Rng, codec: TextCodec | None) -> list[Turn]:
         """One text, or several after each other if it is short; the shortest of some if all are
         long."""
-        tried: list[tuple[int, str]] = []
+        tried: list[tuple[int, list[Turn]]] = []
         for _ in range(ATTEMPTS):
-            text = TEXTS[kind](rng)
-            while (tokens := size(text, codec)) < self.shortest:
-                text += "\n" + TEXTS[kind](rng)
+            turns: list[Turn] = []
+            tokens = 0
+            while tokens < self.shortest:
+                more = ASKED[kind](rng) if kind in ASKED else [("", TEXTS[kind](rng))]
+                turns += [("\n", ""), *more] if turns else more
+                tokens = size(joined(turns), codec)
             if tokens <= self.longest:
-                return text
-            tried.append((tokens, text))
-        return min(tried)[1]
+                return turns
+            tried.append((tokens, turns))
+        return min(tried, key=lambda one: one[0])[1]
+
+
+def joined(turns: Sequence[Turn]) -> str:
+    """The text they come to."""
+    return "".join(map("".join, turns))
+
+
+def answered(turns: Sequence[Turn], id: str, codec: TextCodec) -> Document:
+    """A text of which the answers are learned: the facts and the questions are noise."""
+    ids: list[int] = []
+    weights: list[float] = []
+    for pieces in turns:
+        for weight, piece in enumerate(pieces):
+            more = codec.encode(piece)
+            ids += more
+            weights += [float(weight)] * len(more)
+    return Document(text="", id=id, ids=tuple(ids), weights=tuple(weights))
 
 
 def knowable(ids: Sequence[int]) -> tuple[float, ...]:
