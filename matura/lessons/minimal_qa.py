@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from matura.core.rng import Rng
 from matura.core.types import Conversation, Given
 from matura.lessons.lesson import Lesson, conversation, unrepeated
 from matura.lessons.phrasing import Grammar, is_for_exam
@@ -105,8 +106,10 @@ _LENGTHS: dict[Language, dict[LengthKey, tuple[str, ...]]] = {
         ),
     },
 }
-_KINDS: tuple[tuple[LengthKey, tuple[int, ...]], ...] = (
-    ("one word", (0,)),
+_Kind = tuple[LengthKey, tuple[int, ...]]
+_BARE: _Kind = ("one word", (0,))
+_KINDS: tuple[_Kind, ...] = (
+    _BARE,
     ("one sentence", (0,)),
     ("two sentences", (0,)),
     ("free", (0,)),
@@ -199,6 +202,9 @@ class MinimalQa(Lesson):
     """Share of questions about persons that ask for the person: `Who lives in Blimo?`"""
     tellings: int = Field(default=MOST_TELLINGS, ge=1, le=MOST_TELLINGS)
     """In how many ways a fact is told."""
+    bare: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of questions that are put for one word besides those that are so by chance: a sentence
+    is a copy of what was told, the bare word has to be found."""
     turns: int = Field(default=1, ge=1, le=8)
     """Questions in a conversation: all after the first are about the facts told before it, so that
     more is learnt from each telling. Exams ask one."""
@@ -222,7 +228,7 @@ class MinimalQa(Lesson):
             ask = rng.choice(asks or told.question.about.relation.asks)
             answered: list[Conversation] = []
             twins: list[Conversation] = []
-            for length, limits in rng.sample(_KINDS, self.lengths):
+            for length, limits in self._kinds(rng, self.lengths):
                 limit = rng.choice(limits)
                 wording = grammar(teller.language, ask, length, limit).draw(rng, given.split).text
                 asked = _Asked(_sentence_case(wording), length, limit, told)
@@ -268,12 +274,19 @@ class MinimalQa(Lesson):
         if who and any(Question(about, True).answered_by(o) for o in facts if o is not about):
             who = False  # two are right, or one of whom another thing was asked
         ask = rng.choice(about.relation.who if who else about.relation.asks)
-        length, limits = rng.choice(_KINDS)
+        ((length, limits),) = self._kinds(rng, 1)
         limit = rng.choice(limits)
         wordings = grammar(teller.language, ask, length, limit).going_on
         wording = _sentence_case(wordings.draw(rng, given.split).text)
         told = _Told(Question(about, who), tuple(facts), about)
         return _item(_Asked(wording, length, limit, told), facts)
+
+    def _kinds(self, rng: Rng, count: int) -> list[_Kind]:
+        """So many different lengths, the bare word the first of them as often as asked."""
+        kinds = rng.sample(_KINDS, count)
+        if self.bare and rng.random() < self.bare:
+            kinds = [_BARE, *(kind for kind in kinds if kind is not _BARE)][:count]
+        return kinds
 
     def _told(self, teller: Teller, facts: int) -> _Told:
         rng = teller.rng

@@ -157,6 +157,18 @@ def test_further_questions_are_answered_by_the_same_facts() -> None:
     assert 0.25 < counts[False] / counts.total() < 0.42
 
 
+def test_bare_words_can_be_asked_for_more_often() -> None:
+    def bare(share: float) -> float:
+        items = taken(MinimalQa(bare=share, turns=3, german=0), 900)
+        answers = [m.content for i in items for m in i.messages if m.role == "assistant"]
+        known = [said for said in answers if said != UNKNOWN["en"]]
+        return sum(" " not in said for said in known) / len(known)
+
+    assert bare(0.0) < 0.4
+    assert bare(0.6) > 0.6
+    assert bare(1.0) > 0.7
+
+
 def test_a_fact_is_told_in_as_many_ways_as_asked() -> None:
     def links(tellings: int) -> set[str]:
         sentences = [
