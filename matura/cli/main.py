@@ -38,6 +38,12 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (looking.schema, "matura schema > recipe.schema.json"),
 )
 
+DATA_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (material.check, "matura data check chats.jsonl"),
+    (material.clean, "matura data clean code src --into corpus --suffix .py"),
+    (material.fetch, "matura data fetch recipe.yaml"),
+)
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: like Ctrl-C, so that training saves a checkpoint on the way out."""
@@ -61,7 +67,8 @@ def application() -> typer.Typer:
         app.command(epilog=f"Example: {example}")(command)
     data = typer.Typer(no_args_is_help=True, help="Look at files that are learned from.")
     data.callback()(_group)
-    data.command(epilog="Example: matura data check chats.jsonl")(material.check)
+    for command, example in DATA_COMMANDS:
+        data.command(epilog=f"Example: {example}")(command)
     app.add_typer(data, name="data", epilog="Example: matura data check chats.jsonl")
     return app
 

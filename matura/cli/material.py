@@ -1,4 +1,5 @@
-"""`data check` and `lesson`: what a model learns from, before it does."""
+"""`data check`, `data clean`, `data fetch` and `lesson`: what a model learns from, before it
+does."""
 
 from __future__ import annotations
 
@@ -42,6 +43,71 @@ def check(
             out.tell(f"matura: {report.path}: {report.errors_left_out} more errors")
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
+
+
+def clean(
+    kind: Annotated[str, typer.Argument(help="Of text: code, dialogue, prose or qa.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Folders, text, JSONL, parquet, text shards."),
+    ],
+    into: Annotated[Path, typer.Option(help="Folder for the shards; made if it is not there.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The cleaner's.")
+    ] = None,
+    suffix: Annotated[
+        list[str] | None, typer.Option(help="Of the files in a folder, such as .py; repeat it.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    json: Json = False,
+) -> None:
+    """Clean documents into text shards, and count why others were left out.
+
+    A recipe reads the shards with {kind: marked, path: FOLDER}; it can also clean as it reads:
+    clean: [{kind: code}] beside any source of text.
+    """
+    from matura.data.corpus import clean_into, source_at
+    from matura.ladder.drawn import drawn_cleaning
+    from matura.ladder.settled import cleaner_of
+
+    cleaner = cleaner_of(kind, settings or ())
+    named = [(path.name or str(path), source_at(path, suffix or (), encoding)) for path in paths]
+    counts = clean_into(into, named, [cleaner])
+    if json:
+        out.emit({name: count.as_dict() for name, count in counts.items()})
+    else:
+        out.draw(*drawn_cleaning(counts))
+        out.tell(f"{into}: cleaned; a recipe reads it with {{kind: marked, path: {into}}}")
+
+
+def fetch(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, YAML or JSON.")],
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Change a place in the recipe."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where files are kept (MATURA_CACHE, ~/.cache/matura).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Download what a recipe's sources need, so that it can be climbed without the network.
+
+    What is there already is not asked for again, and what was cut off goes on where it stopped.
+    Nothing else in Matura uses the network.
+    """
+    from matura.data.network import Network, using
+    from matura.ladder.drawn import drawn_fetched
+    from matura.ladder.fetch import fetched
+    from matura.ladder.recipe import load
+
+    asked = load(recipe, set or ())
+    with using(Network(offline=False, cache=cache, progress=out.bytes_here)):
+        found = list(fetched(asked))
+    if json:
+        out.emit([one.as_dict() for one in found])
+    else:
+        out.draw(drawn_fetched(found))
 
 
 def lesson(

@@ -47,6 +47,14 @@ def tell(text: str) -> None:
     print(harmless(text), file=sys.stderr, flush=True)
 
 
+def bytes_here(url: str, here: int, total: int | None) -> None:
+    """How far a download is, on one line of stderr that the next one overwrites."""
+    of = f" of {total / 1e6:,.1f}" if total else ""
+    end = "\n" if here == total else "\r"
+    if sys.stderr.isatty() or here == total:
+        print(harmless(f"{url}: {here / 1e6:,.1f}{of} MB"), end=end, file=sys.stderr, flush=True)
+
+
 def harmless(text: str) -> str:
     """Control characters made visible: what a model or a file says may not steer a terminal."""
     return _CONTROL.sub(lambda hit: f"\\x{ord(hit[0]):02x}", text)

@@ -17,6 +17,7 @@ import numpy as np
 from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Conversation, Document, Example, Given, Split, TextCodec
+from matura.data.cleaner import CleanedSource
 from matura.data.conversations import item
 from matura.data.lines import BadLine, decoded, lines
 from matura.data.rows import parsed
@@ -64,6 +65,8 @@ class Built:
     first: str = ""
     """The first training example as a reader sees it, tags and all."""
     notes: list[str] = field(default_factory=list)
+    cleaned: dict[str, Any] = field(default_factory=dict)
+    """What became of the documents before, where they were cleaned; what it `made` was read."""
 
     @property
     def trained_share(self) -> float:
@@ -84,6 +87,7 @@ class Built:
             "trained_lengths": dict(self.trained_lengths),
             "first": self.first,
             "notes": list(self.notes),
+            "cleaned": dict(self.cleaned),
         }
 
 
@@ -132,7 +136,8 @@ def training_texts(
 def divided_by_content(source: Readable) -> bool:
     """Whether `build` splits what is read; lessons and sources that make things up do it
     themselves."""
-    return isinstance(source, Source) and not source.splits_itself
+    made_of = source.source if isinstance(source, CleanedSource) else source
+    return isinstance(made_of, Source) and not made_of.splits_itself
 
 
 def held_out(path: Path) -> list[Document]:
@@ -228,6 +233,8 @@ class _Work:
             built.notes.append("too few documents for all splits: cut into sections first")
         if self._gathering.division.moved:
             built.notes.append("too few items for all splits: the nearest were moved")
+        if isinstance(self._gathering.source, CleanedSource):
+            built.cleaned = self._gathering.source.counts.as_dict()
         built.kept, built.dropped = dict(self._kept), dict(self._dropped)
         built.lengths = _quantiles(self._lengths)
         built.trained_lengths = _quantiles(self._trained)

@@ -1,4 +1,5 @@
-"""Lines of a file that somebody else wrote, plain or gzip: every limit and policy in one place.
+"""Lines of a file that somebody else wrote, plain, gzip or zstd: every limit and policy in one
+place.
 
 Policies: UTF-8 only, strictly; a byte-order mark at the very start is a signature and no text;
 only `\\n` ends a line (U+2028 and friends are text); a carriage return before it is dropped; blank
@@ -8,6 +9,7 @@ lines are skipped and counted.
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import stat
 import zlib
@@ -20,7 +22,9 @@ from matura.core.errors import DataError
 
 LINE_LIMIT_BYTES = 16 * 2**20
 FILE_LIMIT_BYTES = 64 * 2**20
+BUFFER_BYTES = 2**18
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class BadLine(ValueError):
@@ -55,7 +59,7 @@ def reason(problem: Exception) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked if it begins as gzip does or is named `.gz`.
+    """The file's bytes, unpacked if it begins as gzip or zstd does or is named `.gz` or `.zst`.
 
     Raises:
         DataError: it cannot be opened, read or unpacked, also while it is being read.
@@ -63,8 +67,11 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     status(path)
     try:
         with path.open("rb") as raw:
-            packed = path.suffix == ".gz" or raw.peek(2)[:2] == GZIP_MAGIC
-            if packed:
+            start = raw.peek(4)[:4]
+            if path.suffix == ".zst" or start == ZSTD_MAGIC:
+                with _zstd(path, raw) as unpacked_zstd:
+                    yield unpacked_zstd
+            elif path.suffix == ".gz" or start[:2] == GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
                     yield unpacked  # type: ignore[misc]  # binary in all but type
             else:
@@ -75,6 +82,21 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: damaged gzip data: {problem}") from None
     except OSError as problem:
         raise DataError(f"{path}: {reason(problem)}") from None
+
+
+@contextmanager
+def _zstd(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The bytes of a zstd file, unpacked by pyarrow, which says so when they end early."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError(f"{path}: zstd needs pyarrow: pip install 'matura[data]'") from None
+    try:
+        with pyarrow.CompressedInputStream(raw, "zstd") as stream:
+            yield io.BufferedReader(stream, BUFFER_BYTES)
+    except (OSError, pyarrow.ArrowException) as problem:
+        said = "ends early (a cut-off download?)" if "runcated" in str(problem) else str(problem)
+        raise DataError(f"{path}: damaged zstd data: {said}") from None
 
 
 def lines(path: Path, limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[tuple[int, bytes]]:

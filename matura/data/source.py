@@ -24,6 +24,9 @@ class Source(Frozen, ABC):
     splits_itself: ClassVar[bool] = False
     """Whether `given.split` chooses what is read; if not, all is read and split by content."""
 
+    remote: ClassVar[bool] = False
+    """Whether reading it may need the network, which only `data fetch` is given."""
+
     @abstractmethod
     def read(self, given: Given) -> Iterator[Document | Conversation]:
         """Every item, in an order that depends on nothing but the input and `given.rng`.

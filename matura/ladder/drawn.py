@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -15,6 +15,8 @@ from rich.tree import Tree
 from matura.core.ledger import spell_count, spell_seconds, spell_value
 from matura.core.types import Example, Score
 from matura.data.check import Report
+from matura.data.cleaner import Counts
+from matura.ladder.fetch import Fetched
 from matura.ladder.preview import Preview, as_row
 from matura.ladder.show import BatchSeen, Shown
 from matura.ladder.transcript import COLOURS
@@ -203,6 +205,35 @@ def drawn_check(report: Report) -> Group:
     if report.first:
         lines.append(Text("  first: " + report.first.replace("\n", "\n         "), style="dim"))
     return Group(*lines)
+
+
+def drawn_cleaning(counts: Mapping[str, Counts]) -> Iterator[RenderableType]:
+    """What became of each source, then a few changed places before and after."""
+    table = Table(title="cleaned", title_justify="left")
+    for head in ("source", "read", "kept", "changed", "made", "dropped"):
+        table.add_column(head, justify="left" if head in ("source", "dropped") else "right")
+    for name, one in counts.items():
+        dropped = "\n".join(f"{number:,} {why}" for why, number in sorted(one.dropped.items()))
+        figures = (f"{number:,}" for number in (one.read, one.kept, one.changed, one.made))
+        table.add_row(escape(name), *figures, escape(dropped) or "none")
+    yield table
+    for one in counts.values():
+        for sample in one.samples:
+            yield Text(sample, style="dim")
+
+
+def drawn_fetched(found: Sequence[Fetched]) -> RenderableType:
+    """What is here now."""
+    if not found:
+        return Text("no source of this recipe needs the network")
+    table = Table(title="fetched", title_justify="left")
+    for head in ("stage", "source", "items", "characters", "licence"):
+        table.add_column(head, justify="right" if head in ("items", "characters") else "left")
+    for one in found:
+        table.add_row(
+            one.stage, one.source, f"{one.items:,}", f"{one.chars:,}", escape(one.licence)
+        )
+    return table
 
 
 def drawn_preview(found: Preview) -> Group:

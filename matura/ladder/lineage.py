@@ -26,7 +26,8 @@ LISTED = 20
 
 
 def input_hashes(parts: Iterable[Part]) -> dict[str, dict[str, str]]:
-    """The sha256 of every file that the parts' sources read; a folder has one for all its files.
+    """The sha256 of every file that the parts' sources and cleaners read; a folder has one for all
+    its files.
 
     A source names its files by a method `inputs()`; otherwise they are its fields that hold paths.
 
@@ -36,11 +37,12 @@ def input_hashes(parts: Iterable[Part]) -> dict[str, dict[str, str]]:
     hashes: dict[str, dict[str, str]] = {}
     for part in parts:
         found: dict[str, str] = {}
-        for path in sorted(_inputs(part.source)):
-            try:
-                found[path.as_posix()] = _folder_sha256(part.source, path)
-            except StoreError as problem:
-                raise DataError(str(problem)) from problem
+        for reader in (part.source, *part.clean):
+            for path in sorted(_inputs(reader)):
+                try:
+                    found[path.as_posix()] = _folder_sha256(reader, path)
+                except StoreError as problem:
+                    raise DataError(str(problem)) from problem
         if found:
             hashes[part.title] = found if len(found) <= LISTED else _as_one(found)
     return hashes

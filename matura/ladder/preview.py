@@ -7,13 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from pydantic import ValidationError
-
-from matura.core.errors import RecipeError
-from matura.core.leaves import did_you_mean
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given, Split, TextCodec
-from matura.ladder.spelling import complaints, overridden, spell_place
+from matura.ladder.settled import settled
 from matura.lessons import lesson
 from matura.lessons.lesson import Diversity, Lesson
 
@@ -44,18 +40,7 @@ def lesson_of(kind: str, options: Sequence[str] = ()) -> Lesson:
     Raises:
         RecipeError: no such lesson, no such option, or a value it does not take.
     """
-    known = lesson.kinds()
-    if kind not in known:
-        raise RecipeError(f"no lesson {kind!r}{did_you_mean(kind, known)}")
-    for option in options:
-        if "=" not in option:
-            raise RecipeError(f"lesson {kind}: {option!r} is no option; expected KEY=VALUE")
-    value, _ = overridden({"kind": kind}, options)
-    try:
-        return known[kind].model_validate(value)
-    except ValidationError as problem:
-        place, reason = complaints(problem, known[kind], value)[0]
-        raise RecipeError(f"lesson {kind}: {spell_place(place) or 'settings'}: {reason}") from None
+    return settled("lesson", lesson.kinds(), kind, options)
 
 
 def preview(

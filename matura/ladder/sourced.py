@@ -33,9 +33,15 @@ class SourceSeen:
     """Tokens per training example: least, quartiles, 99%, most."""
     trained_lengths: Mapping[str, int]
     """Trained tokens per training example, likewise; empty in runs of older versions."""
+    cleaned: Mapping[str, Any]
+    """What became of the documents before, if they were cleaned."""
 
     def lines(self) -> Iterator[str]:
-        """What there is to tell, in two lines."""
+        """What there is to tell, in two lines; in three if it was cleaned."""
+        if self.cleaned:
+            told = f"{self.cleaned['read']:,} cleaned: {self.cleaned['kept']:,} kept"
+            told += f" ({self.cleaned['changed']:,} changed), {self.cleaned['made']:,} made of them"
+            yield f"{told}; dropped: {_listed(self.cleaned['dropped'])}"
         told = f"{self.read:,} read: {_listed(self.kept)}; dropped: {_listed(self.dropped)}"
         if self.left_out:
             told += f"; left out of rows: {_listed(self.left_out)}"
@@ -67,6 +73,7 @@ def source_seen(built: Mapping[str, Any], laid_out: Mapping[str, Any]) -> Source
         trained_share=float(built["trained_share"]),
         lengths=dict(built["lengths"]),
         trained_lengths=dict(built.get("trained_lengths", {})),
+        cleaned=dict(built.get("cleaned", {})),
     )
 
 

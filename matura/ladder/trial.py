@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import ConfigDict
 
 from matura.core.errors import DataError
-from matura.core.record import Frozen
+from matura.core.record import Frozen, canonical
 from matura.core.rng import fraction, rng
 from matura.core.types import Conversation, Document, Given
 from matura.data.build import build, divided_by_content, held_out
+from matura.data.cleaner import CleanedSource
 from matura.data.source import Source
 from matura.data.split import content_key, split_of
 from matura.ladder.recipe import Recipe
@@ -84,6 +85,8 @@ class _Read:
     bytes: int
     whole: float
     """How many times as much there is in all; 1 if all was read."""
+    cleaned: dict[str, Any]
+    """What became of them, if they were cleaned."""
 
 
 class _Sample(Source):
@@ -122,7 +125,7 @@ def _tokenizer(recipe: Recipe, seen: dict[str, _Read]) -> tuple[Tokenizer, float
     texts: list[str] = []
     reading, corpus = 0.0, 0.0
     for part in mixture:
-        read = _read(part.source, recipe.seed, "tokenizer", None, seen)
+        read = _read(part, recipe.seed, "tokenizer", None, seen)
         room = part.share / whole_share
         most = spec.corpus_bytes * room
         corpus += min(most, read.bytes * read.whole)
@@ -166,15 +169,16 @@ def _tried(
 ) -> Tried:
     source, codec = part.source, template.tokenizer
     reading, whole, scale = 0.0, 1.0, 1.0
+    cleaned: dict[str, Any] = {}
     size = 0
     sample: Any = source
     if divided_by_content(source):
-        read = _read(source, recipe.seed, folder.name, codec, seen)
+        read = _read(part, recipe.seed, folder.name, codec, seen)
         items = sorted(read.items, key=lambda item: fraction(content_key(item), "sample"))
         kept = list(_small(items))
         got = _size(kept)
         sample = _Sample(items=kept)
-        whole, scale = read.whole, read.bytes / max(1, got)
+        whole, scale, cleaned = read.whole, read.bytes / max(1, got), read.cleaned
         reading, size = 2 * read.seconds, round(read.bytes * read.whole)
     elif "tokens" in type(source).model_fields:
         scale = max(1.0, source.tokens / SAMPLE_TOKENS)  # type: ignore[union-attr]
@@ -204,7 +208,7 @@ def _tried(
         seconds=reading + took * scale * whole,
         bytes=size,
         exact=scale == whole == 1.0,
-        counted=built.as_dict(),
+        counted=built.as_dict() | {"cleaned": cleaned},
     )
 
 
@@ -228,11 +232,12 @@ def _size(items: Sequence[Item]) -> int:
 
 
 def _read(
-    source: Frozen, seed: int, stage: str, codec: Tokenizer | None, seen: dict[str, _Read]
+    part: Part, seed: int, stage: str, codec: Tokenizer | None, seen: dict[str, _Read]
 ) -> _Read:
     """As much of the source as can be read in `READ_S`, once for all stages that share it."""
-    key = f"{type(source).__name__}:{source.model_dump_json()}:{codec is None}"
-    if divided_by_content(source):  # type: ignore[arg-type]
+    source = part.source
+    key = f"{canonical([source, part.clean])}:{codec is None}"
+    if divided_by_content(source):
         key = key.rpartition(":")[0]
     if key in seen:
         return seen[key]
@@ -240,17 +245,20 @@ def _read(
     items: list[Item] = []
     began, busy = time.monotonic(), time.process_time()
     ended = True
-    for item in source.read(given):  # type: ignore[attr-defined]
+    readable = part.readable
+    for item in readable.read(given):
         items.append(item)
         if time.process_time() - busy > READ_S or time.monotonic() - began > 5 * READ_S:
             ended = False
             break
-    tokenless = codec is None and not divided_by_content(source)  # type: ignore[arg-type]
+    tokenless = codec is None and not divided_by_content(source)
     if not items and not tokenless:  # token runs are nothing that a tokenizer could learn from
-        raise DataError(f"{stage}: the source {source.kind!r} yielded nothing")  # type: ignore[attr-defined]
+        raise DataError(f"{stage}: the source {source.kind!r} yielded nothing")
     took, size = time.monotonic() - began, _size(items)
-    whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, size))
-    seen[key] = _Read(items, took * whole, size, whole)
+    raw = readable.counts.read_chars if isinstance(readable, CleanedSource) else size
+    whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, raw))
+    cleaned = readable.counts.as_dict() if isinstance(readable, CleanedSource) else {}
+    seen[key] = _Read(items, took * whole, size, whole, cleaned)
     return seen[key]
 
 

@@ -186,7 +186,7 @@ def gather(
         for part in stage.mixture:
             context.ledger.say(f"{stage.name}: reading {part.title}")
             made = build(
-                part.source,
+                part.readable,
                 name=part.title,
                 template=writing,
                 folder=folder,

@@ -19,7 +19,10 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from matura.core.errors import RecipeError
 from matura.core.leaves import leaves
 from matura.core.record import Frozen
+from matura.data import clean as cleaners
 from matura.data import sources
+from matura.data.build import Readable, divided_by_content
+from matura.data.cleaner import CleanedSource, Cleaner
 from matura.data.source import Source
 from matura.exams import exam
 from matura.lessons import lesson
@@ -62,6 +65,11 @@ def source_kinds() -> dict[str, type[Frozen]]:
     return found | made_up
 
 
+def cleaner_kinds() -> dict[str, type[Cleaner]]:
+    """Every kind of text that can be cleaned, by the name of its file."""
+    return dict(leaves(cleaners, Cleaner))  # type: ignore[type-abstract]
+
+
 def exam_kinds() -> dict[str, type[Frozen]]:
     """Every exam, by the name of its file."""
     return dict(exam.kinds())
@@ -74,15 +82,32 @@ class Part(Frozen):
 
     source: Annotated[Source | Lesson, OneOf("kind", source_kinds)]
     share: Share
+    clean: tuple[Annotated[Cleaner, OneOf("kind", cleaner_kinds)], ...] = ()
+    """What is done to its documents first, one after the other: `[{kind: code}]`."""
     name: Annotated[str, Field(pattern=NAME)] | None = None
     """How reports call it; the source's kind if absent."""
     max_repeats: float = Field(default=5.0, gt=0)
     """How often an item may be seen before the share counts as out of reach."""
 
+    @model_validator(mode="after")
+    def _cleanable(self) -> Part:
+        if self.clean and not divided_by_content(self.source):
+            raise ValueError(
+                f"'clean' is for text that was found; {self.source.kind!r} makes it up"
+            )
+        return self
+
     @property
     def title(self) -> str:
         """Its name, given or not."""
         return self.name or self.source.kind
+
+    @property
+    def readable(self) -> Readable:
+        """The source, cleaned if so asked."""
+        if self.clean and isinstance(self.source, Source):
+            return CleanedSource(self.source, self.clean)
+        return self.source
 
 
 class Replay(Frozen):

@@ -79,9 +79,10 @@ class _Corpus:
     def texts(self, part: Part, seed: int, stage: str, room: float) -> Iterator[str]:
         """The part's training text, up to its room."""
         left = int(self.limit_bytes * room)
-        by_content = divided_by_content(part.source)
+        source = part.readable
+        by_content = divided_by_content(source)
         given = Given(rng=rng(seed, stage, "gather", part.title), tokenizer=None, split="train")
-        for item in part.source.read(given):
+        for item in source.read(given):
             if by_content and split_of(item) != "train":
                 continue
             for text in _texts_of(item):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
+from pyarrow import table
+from pyarrow.parquet import write_table
 
 from matura.core.errors import DataError
 from matura.core.leaves import leaves
@@ -29,7 +32,15 @@ def given() -> Given:
 def settings_of(tmp_path: Path) -> dict[str, dict[str, object]]:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (tmp_path / "a.txt").write_text("some text\n")
+    marks = "==== DOC START ====\nSOURCE: a | PATH: b\n====\none\n==== DOC END ====\n"
+    (tmp_path / "marked.txt").write_text(marks)
     (tmp_path / "prepared").mkdir()
+    (tmp_path / "OPUS-A/v1/mono").mkdir(parents=True)
+    (tmp_path / "OPUS-A/v1/mono/en.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    (tmp_path / "datasets/a/b").mkdir(parents=True)
+    (tmp_path / "datasets/a/b/README.md").write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "datasets/a/b/rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    write_table(table({"text": ["one", "two"]}), tmp_path / "a.parquet")
     (tmp_path / "prepared/train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     return {
         "jsonl": {"path": tmp_path / "a.jsonl"},
@@ -37,6 +48,11 @@ def settings_of(tmp_path: Path) -> dict[str, dict[str, object]]:
         "prepared": {"path": tmp_path / "prepared"},
         "stdlib": {"max_bytes": 100_000},
         "repetition": {"tokens": 3000},
+        "parquet": {"path": tmp_path / "a.parquet"},
+        "marked": {"path": tmp_path / "marked.txt"},
+        "text": {"path": tmp_path / "a.txt"},
+        "opus": {"corpus": "A", "language": "en", "version": "v1", "base": str(tmp_path)},
+        "hub": {"id": "a/b", "endpoint": str(tmp_path)},
     }
 
 

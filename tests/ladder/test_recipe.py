@@ -308,3 +308,16 @@ def test_recipe_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 5  # type: ignore[misc]
     assert isinstance(recipe, Recipe)
+
+
+def test_only_text_that_was_found_is_cleaned() -> None:
+    """A lesson says what it means to say; a cleaner there would be a mistake."""
+    source = "source: {kind: stdlib, max_bytes: 1_000_000}"
+    assert source in GOOD
+    found = loads(GOOD.replace(source, f"{source}, clean: [{{kind: code, min_lines: 2}}]"))
+    (cleaner,) = found.stages[0].mixture[0].clean
+    assert cleaner.kind == "code"
+    problem = refused(GOOD.replace(source, f"{source}, clean: [{{kind: cod}}]"))
+    assert "'code'" in problem
+    lesson = "source: {kind: repetition}, clean: [{kind: code}]"
+    assert "'clean' is for text that was found" in refused(GOOD.replace(source, lesson))

@@ -1,0 +1,82 @@
+"""What a person has in a folder, cleaned into text shards that any recipe can read.
+
+The shards come first and the counts last, so a folder without `cleaning.json` is unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matura.core.disk import replace_atomically
+from matura.core.errors import DataError
+from matura.core.record import plain
+from matura.core.rng import rng
+from matura.core.types import Document, Given
+from matura.data.cleaner import CleanedSource, Cleaner, Counts
+from matura.data.marked import SHARD_BYTES, Marked, write_marked
+from matura.data.source import Source
+from matura.data.sources.folder import Folder
+from matura.data.sources.jsonl import Jsonl
+from matura.data.sources.marked import MarkedShards
+from matura.data.sources.parquet import Parquet
+
+COUNTS = "cleaning.json"
+ROWS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
+
+
+def source_at(path: Path, suffixes: Sequence[str] = (), encoding: str = "utf-8") -> Source:
+    """What reads that path: rows by their ending, shards by their names, anything else as text.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_dir() and next(path.glob("shard-*.txt"), None) is not None:
+        return MarkedShards(path=path)
+    if path.name.endswith(ROWS):
+        return Jsonl(path=path)
+    if path.suffix == ".parquet":
+        return Parquet(path=path)
+    if suffixes:
+        return Folder(path=path, encoding=encoding, suffixes=tuple(suffixes))
+    return Folder(path=path, encoding=encoding)
+
+
+def clean_into(
+    folder: Path,
+    named: Sequence[tuple[str, Source]],
+    cleaners: Sequence[Cleaner],
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Counts]:
+    """Writes what the cleaners keep of each source as shards, and beside them what became of all.
+
+    Raises:
+        DataError: an input is wrong, a source is cleaned to nothing, or the folder is in use.
+    """
+    if (folder / COUNTS).exists():
+        raise DataError(f"{folder / COUNTS}: cleaned already; name an empty folder")
+    counts: dict[str, Counts] = {}
+
+    def documents() -> Iterator[Marked]:
+        for name, source in named:
+            cleaning = CleanedSource(source, tuple(cleaners))
+            for document in cleaning.read(Given(rng=rng(0, "clean", name))):
+                yield marked(document, name)
+            counts[name] = cleaning.counts
+
+    shards = write_marked(folder, documents(), shard_bytes=shard_bytes)
+    told = {
+        "cleaners": [plain(cleaner) for cleaner in cleaners],
+        "sources": {name: count.as_dict() for name, count in counts.items()},
+        "shards": [path.name for path in shards],
+    }
+    replace_atomically(folder / COUNTS, told)
+    return counts
+
+
+def marked(document: Document, source: str) -> Marked:
+    """A document with the name of its source, as shards hold it."""
+    return Marked(source=source, path=document.id, text=document.text)
