@@ -183,7 +183,7 @@ def _by_words(found: list[str]) -> Guess:
         return _UNKNOWN
     if hits[best] < max(1.0, LEAST_HITS * len(found)) or most < 0.06 * len(found):
         return _UNKNOWN
-    # one word over and over is no language: `u`, of `\\u2136`, is Dutch
+    # one word over and over is no language: `u`, of `\u2136`, is Dutch
     different = sum(any(best == tongue for tongue, _ in small.get(w, ())) for w in set(found))
     if different < min(DIFFERENT_HITS, len(found) // 8):
         return _UNKNOWN
