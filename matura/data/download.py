@@ -133,8 +133,8 @@ def download(
 
 def _missing(wanted: _Wanted, problem: str) -> DataError:
     return DataError(
-        f"{wanted.path}: {problem}, and Matura is offline. It is {wanted.url} - allow the network "
-        "(MATURA_OFFLINE=0), or put the file there yourself"
+        f"{wanted.path}: {problem}, and Matura is offline. It is {wanted.url} - bring it "
+        "with `matura data fetch RECIPE` or MATURA_OFFLINE=0, or put the file there yourself"
     )
 
 
