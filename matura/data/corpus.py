@@ -15,6 +15,7 @@ from matura.core.rng import rng
 from matura.core.types import Document, Given
 from matura.data.cleaner import CleanedSource, Cleaner, Counts
 from matura.data.marked import SHARD_BYTES, Marked, write_marked
+from matura.data.rows import ENDINGS
 from matura.data.source import Source
 from matura.data.sources.folder import Folder
 from matura.data.sources.jsonl import Jsonl
@@ -22,7 +23,6 @@ from matura.data.sources.marked import MarkedShards
 from matura.data.sources.parquet import Parquet
 
 COUNTS = "cleaning.json"
-ROWS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 
 
 def source_at(path: Path, suffixes: Sequence[str] = (), encoding: str = "utf-8") -> Source:
@@ -35,7 +35,7 @@ def source_at(path: Path, suffixes: Sequence[str] = (), encoding: str = "utf-8")
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir() and next(path.glob("shard-*.txt"), None) is not None:
         return MarkedShards(path=path)
-    if path.name.endswith(ROWS):
+    if path.name.endswith(ENDINGS):
         return Jsonl(path=path)
     if path.suffix == ".parquet":
         return Parquet(path=path)

@@ -17,6 +17,8 @@ from matura.core.types import Message, Role, ToolCall
 from matura.data.lines import BadLine
 
 Ends = Literal["answered", "anywhere"]
+ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
+"""Of files of JSON lines."""
 DEPTH_LIMIT = 64
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 MESSAGE_KEYS = ("role", "content", "calls", "tool_calls", "name", "tool_call_id")

@@ -14,9 +14,7 @@ from matura.core.types import Document
 from matura.data.cleaner import Cleaner, Unfit
 from matura.data.decontaminate import Index, Rules
 from matura.data.lines import BadLine, decoded, lines
-from matura.data.rows import parsed
-
-ROWS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
+from matura.data.rows import ENDINGS, parsed
 
 
 class Decontaminate(Cleaner):
@@ -49,7 +47,7 @@ def items_of(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, str]
     Raises:
         DataError: the file is missing, a row is no JSON object, or it lacks a field.
     """
-    rows = path.name.endswith(ROWS)
+    rows = path.name.endswith(ENDINGS)
     found = False
     for number, raw in lines(path):
         try:
