@@ -298,3 +298,26 @@ def test_signals_end_a_command_with_their_code(
     assert out == "saved\n"
     assert err.startswith("matura: ")
     assert "Traceback" not in err
+
+
+def test_data_clean_counts_and_its_shards_are_read(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    for name, text in (("a.py", "x = 1  # one\n" * 12), ("b.py", "x\n")):
+        (tmp_path / "src" / name).write_text(text)
+    words = ["data", "clean", "code", tmp_path / "src", "--into", tmp_path / "out"]
+    said = call([*words, "--set", "min_bytes=50", "--json"])
+    assert said.code == 0
+    (found,) = json.loads(said.out).values()
+    assert (found["read"], found["kept"]) == (2, 1)
+    assert found["dropped"] == {"code: too small": 1}
+    again = call(words)
+    assert (again.code, "cleaned already" in again.err) == (1, True)
+    assert call([*words[:4], "--into", tmp_path / "o", "--set", "min_byte=1"]).code == 2
+    shard = tmp_path / "out" / "shard-00000.txt"
+    assert "DOC START" in shard.read_text()
+
+
+def test_data_fetch_says_when_there_is_nothing_to_fetch(call: Call, tiny: Pretended) -> None:
+    said = call(["data", "fetch", tiny.run / "recipe.yaml"])
+    assert (said.code, "no source" in said.out) == (0, True)
+    assert call(["data", "fetch", tiny.run / "recipe.yaml", "--json"]).out == "[]\n"
