@@ -195,7 +195,9 @@ def test_what_nobody_could_know_is_read_and_not_learned() -> None:
         assert CODEC.decode(made.ids) == joined(turns)
         learned = [id for id, weight in zip(made.ids, made.weights, strict=True) if weight]
         assert CODEC.decode(learned) == "".join(answer for _, answer in turns)
-    documents = read(Repetition(tokens=4_000, shares={"questions": 1.0}))
+    whole = read(Repetition(tokens=4_000, shares={"questions": 1.0}))
+    assert all(d.ids is None and d.text for d in whole)
+    documents = read(Repetition(tokens=4_000, shares={"questions": 1.0}, noise="read"))
     assert all(0 < sum(d.weights or ()) < 0.6 * len(d.ids or ()) for d in documents)
 
 
