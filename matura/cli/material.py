@@ -46,7 +46,7 @@ def check(
 
 
 def clean(
-    kind: Annotated[str, typer.Argument(help="Of text: code, dialogue, prose or qa.")],
+    kind: Annotated[str, typer.Argument(help="code, dialogue, prose, qa, language, pii …")],
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="PATH...", help="Folders, text, JSONL, parquet, text shards."),
@@ -71,7 +71,7 @@ def clean(
     from matura.ladder.settled import cleaner_of
 
     cleaner = cleaner_of(kind, settings or ())
-    named = [(path.name or str(path), source_at(path, suffix or (), encoding)) for path in paths]
+    named = [(path.as_posix(), source_at(path, suffix or (), encoding)) for path in paths]
     counts = clean_into(into, named, [cleaner])
     if json:
         out.emit({name: count.as_dict() for name, count in counts.items()})
@@ -94,7 +94,7 @@ def fetch(
     """Download what a recipe's sources need, so that it can be climbed without the network.
 
     What is there already is not asked for again, and what was cut off goes on where it stopped.
-    Nothing else in Matura uses the network.
+    Nothing else in Matura uses the network, unless MATURA_OFFLINE=0 allows it.
     """
     from matura.data.network import Network, using
     from matura.ladder.drawn import drawn_fetched

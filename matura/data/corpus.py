@@ -54,8 +54,12 @@ def clean_into(
     """Writes what the cleaners keep of each source as shards, and beside them what became of all.
 
     Raises:
-        DataError: an input is wrong, a source is cleaned to nothing, or the folder is in use.
+        DataError: an input is wrong, a source is named twice or cleaned to nothing, or the folder
+            is in use.
     """
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{twice[0]}: named twice; its counts would not add up")
     if (folder / COUNTS).exists():
         raise DataError(f"{folder / COUNTS}: cleaned already; name an empty folder")
     counts: dict[str, Counts] = {}

@@ -25,7 +25,7 @@ class Source(Frozen, ABC):
     """Whether `given.split` chooses what is read; if not, all is read and split by content."""
 
     remote: ClassVar[bool] = False
-    """Whether reading it may need the network, which only `data fetch` is given."""
+    """Whether reading it may need the network, which `data fetch` is given."""
 
     @abstractmethod
     def read(self, given: Given) -> Iterator[Document | Conversation]:

@@ -36,15 +36,17 @@ def input_hashes(parts: Iterable[Part]) -> dict[str, dict[str, str]]:
     """
     hashes: dict[str, dict[str, str]] = {}
     for part in parts:
-        found: dict[str, str] = {}
-        for reader in (part.source, *part.clean):
-            for path in sorted(_inputs(reader)):
-                try:
-                    found[path.as_posix()] = _folder_sha256(reader, path)
-                except StoreError as problem:
-                    raise DataError(str(problem)) from problem
-        if found:
-            hashes[part.title] = found if len(found) <= LISTED else _as_one(found)
+        # apart, so that a source's one hash for many files does not depend on where a cleaner's lie
+        for title, readers in ((part.title, (part.source,)), (f"{part.title}.clean", part.clean)):
+            found: dict[str, str] = {}
+            for reader in readers:
+                for path in sorted(_inputs(reader)):
+                    try:
+                        found[path.as_posix()] = _folder_sha256(reader, path)
+                    except StoreError as problem:
+                        raise DataError(str(problem)) from problem
+            if found:
+                hashes[title] = found if len(found) <= LISTED else _as_one(found)
     return hashes
 
 

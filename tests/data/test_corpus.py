@@ -58,6 +58,8 @@ def test_what_is_read_is_kept_or_dropped_and_shards_hold_what_was_kept(
     told = json.loads((tmp_path / "out" / COUNTS).read_text())
     assert told["sources"]["code"]["dropped"] == counts.dropped
     assert told["shards"] == ["shard-00000.txt"]
+    with pytest.raises(DataError, match="code: named twice"):
+        clean_into(tmp_path / "two", [("code", source)] * 2, [Code()])
     with pytest.raises(DataError, match="cleaned already"):
         clean_into(tmp_path / "out", [("code", source)], [Code()])
 

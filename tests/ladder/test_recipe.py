@@ -15,6 +15,7 @@ from matura.core.errors import RecipeError
 from matura.core.record import plain
 from matura.data.sources.stdlib import Stdlib
 from matura.exams.bpb import Bpb
+from matura.ladder.lineage import input_hashes
 from matura.ladder.recipe import Recipe, load, loads, schema, spell
 from matura.lessons.echo import Echo
 
@@ -308,6 +309,19 @@ def test_recipe_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 5  # type: ignore[misc]
     assert isinstance(recipe, Recipe)
+
+
+def test_the_files_a_cleaner_reads_are_part_of_what_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "items.txt").write_text("an item of an exam")
+    source = "source: {kind: stdlib, max_bytes: 1_000_000}"
+    cleaner = f"clean: [{{kind: decontaminate, against: ['{tmp_path}/items.txt']}}]"
+    part = loads(GOOD.replace(source, f"{source}, {cleaner}")).stages[0].mixture[0]
+    before = input_hashes([part])
+    assert any(name.endswith("items.txt") for name in before["stdlib.clean"])
+    (tmp_path / "items.txt").write_text("another item")
+    after = input_hashes([part])
+    assert after["stdlib.clean"] != before["stdlib.clean"]
+    assert after["stdlib"] == before["stdlib"]
 
 
 def test_only_text_that_was_found_is_cleaned() -> None:
