@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from matura.core.errors import DataError, MaturaError
 from matura.core.types import Conversation, Document
+from matura.data.arrays import is_array, rows
 from matura.data.conversations import Format, Reader
-from matura.data.lines import LINE_LIMIT_BYTES, BadLine, lines, status, whole
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine, status, whole
 from matura.data.sources.folder import text_of
 from matura.data.split import content_key
 from matura.text.shards import Shard
@@ -107,6 +108,8 @@ def check(
     report = Report(path=str(path), kind=kind or kind_of(path))
     try:
         status(path)
+        if kind is None and is_array(path):  # a recipe is an object
+            report.kind = "jsonl"
         if report.kind == "jsonl":
             _check_rows(path, report, Reader(format))
         elif report.kind == "shard":
@@ -122,7 +125,7 @@ def check(
 
 def _check_rows(path: Path, report: Report, reader: Reader) -> None:
     seen: set[str] = set()
-    for number, raw in lines(path, LINE_LIMIT_BYTES):
+    for number, raw in rows(path, LINE_LIMIT_BYTES):
         if not raw.strip():
             report.counts["blank lines"] += 1
             continue
@@ -141,7 +144,7 @@ def _check_rows(path: Path, report: Report, reader: Reader) -> None:
         report.counts["duplicates"] += key in seen
         seen.add(key)
     if not report.rows:
-        raise DataError(f"{path}: no rows; expected one JSON object per line")
+        raise DataError(f"{path}: no rows; expected JSON objects, one a line or in one array")
 
 
 def _count(thing: Document | Conversation, report: Report) -> None:

@@ -16,6 +16,7 @@ from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.core.types import Conversation, Document, Message
 from matura.data.episodes import alpaca, episode, nanochat, sharegpt
+from matura.data.layout import Layout
 from matura.data.lines import BadLine, decoded
 from matura.data.rows import (
     DEPTH_LIMIT,
@@ -57,10 +58,14 @@ class Reader:
     asides: AsideUse = "keep"
     """Whether what the assistant thinks and cites is kept; not every dialect has a place for it."""
     depth_limit: int = DEPTH_LIMIT
+    layout: Layout | None = None
+    """How a document's text is made of several fields, instead of `field`."""
     stated: bool = False
     """Whether the format was stated; set by itself."""
 
     def __post_init__(self) -> None:
+        if self.layout is not None:
+            self.format = "text"
         self.stated = self.format is not None
 
     def row(self, line: bytes) -> object:
@@ -84,7 +89,7 @@ class Reader:
             self.format = format_of(row, self.field)
         elif self.format == "messages" and not self.stated and is_episode(row):
             self.format = "mypt"
-        thing = item(row, self.format, id, self.field, self.context)
+        thing = item(row, self.format, id, self.layout or self.field, self.context)
         if self.asides == "drop" and isinstance(thing, Conversation):
             turns = tuple(replace(turn, think="", cite="") for turn in thing.messages)
             return replace(thing, messages=turns)
@@ -151,7 +156,7 @@ def is_episode(row: object) -> bool:
 
 
 def item(
-    row: object, format: Format, id: str, field: str = "text", context: ContextUse = "auto"
+    row: object, format: Format, id: str, field: str | Layout = "text", context: ContextUse = "auto"
 ) -> Item:
     """The row as what it is; `id` is used where the row has none of its own.
 
@@ -168,8 +173,10 @@ def item(
     if not isinstance(own, str | int) or isinstance(own, bool):
         raise BadLine(f"'id' must be text or a whole number, not {json_name(own)}")
     refuse_surrogates(str(own), "id")
+    if format == "text" and isinstance(field, Layout):
+        return Document(text=field.text(row), id=str(own))
     if format == "text" or (format == "mypt" and row.get("_replay") is True):
-        return Document(text=text_at(row, field if format == "text" else "text"), id=str(own))
+        return Document(text=text_at(row, str(field) if format == "text" else "text"), id=str(own))
     turns = _turns(row, format)
     if row.get("system") not in (None, ""):
         if turns[0].role == "system":

@@ -13,6 +13,7 @@ from matura.core.errors import DataError
 from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Document, Given
+from matura.data.arrays import is_array
 from matura.data.cleaner import CleanedSource, Cleaner, Counts
 from matura.data.marked import SHARD_BYTES, Marked, write_marked
 from matura.data.rows import ENDINGS
@@ -25,8 +26,17 @@ from matura.data.sources.parquet import Parquet
 COUNTS = "cleaning.json"
 
 
-def source_at(path: Path, suffixes: Sequence[str] = (), encoding: str = "utf-8") -> Source:
+def source_at(
+    path: Path,
+    suffixes: Sequence[str] = (),
+    encoding: str = "utf-8",
+    *,
+    layout: str | None = None,
+    each: str | None = None,
+) -> Source:
     """What reads that path: rows by their ending, shards by their names, anything else as text.
+
+    `layout` and `each` are those of JSON rows.
 
     Raises:
         DataError: there is nothing.
@@ -35,8 +45,8 @@ def source_at(path: Path, suffixes: Sequence[str] = (), encoding: str = "utf-8")
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir() and next(path.glob("shard-*.txt"), None) is not None:
         return MarkedShards(path=path)
-    if path.name.endswith(ENDINGS):
-        return Jsonl(path=path)
+    if path.name.endswith(ENDINGS) or (path.is_file() and is_array(path)):
+        return Jsonl(path=path, layout=layout, each=each)
     if path.suffix == ".parquet":
         return Parquet(path=path)
     if suffixes:

@@ -49,7 +49,9 @@ def json_of(line: str, depth_limit: int = DEPTH_LIMIT) -> object:
     try:
         value: object = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as problem:
-        raise BadLine(f"bad JSON at column {problem.colno}: {problem.msg}") from None
+        # an item of an array may be laid out over lines
+        line = f"line {problem.lineno} of the item, " if problem.lineno > 1 else ""
+        raise BadLine(f"bad JSON at {line}column {problem.colno}: {problem.msg}") from None
     except BadLine:
         raise
     except ValueError as problem:  # a number of more than 4,300 digits

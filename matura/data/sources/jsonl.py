@@ -1,4 +1,4 @@
-"""JSON lines, plain or gzip: documents, or conversations in any of the usual formats."""
+"""JSON lines or one JSON array, packed or not: documents, or conversations in the usual formats."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from matura.core.errors import DataError
 from matura.core.types import Conversation, Document, Given
+from matura.data.arrays import rows
 from matura.data.conversations import AsideUse, ContextUse, Format, Reader
-from matura.data.lines import LINE_LIMIT_BYTES, BadLine, lines
+from matura.data.layout import Layout, fields_of
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine
 from matura.data.rows import DEPTH_LIMIT
 from matura.data.source import Source
 
 
 class Jsonl(Source):
-    """One JSON object, or nanochat's array, per line. The first error stops, with file, line and
-    what was expected.
+    """One JSON object, or nanochat's array, per line; of a file named `.json` that is one array,
+    per item. The first error stops, with file, line and what was expected.
 
     The first row decides the format of its file where `format` is `auto`; a later row of another
     kind is an error.
@@ -32,6 +34,12 @@ class Jsonl(Source):
     `auto` tells by the keys of a file's first row."""
     field: str = "text"
     """Where a document's text stands."""
+    layout: str | None = None
+    """Instead of `field`: a document's text made of several, such as `"{question}\\n{answer}"`; a
+    brace is `{{`."""
+    each: str | None = None
+    """A list in the row; `layout` is spelled for each of its items, on lines of their own, such as
+    `"{speaker}: {text}"` for each of `utterances`."""
     context: ContextUse = "auto"
     """What becomes of an episode's `context`: `read` puts it in front of what the user first says,
     `note` keeps it from the model; `auto` reads it unless it begins with `episode_id:`."""
@@ -42,6 +50,21 @@ class Jsonl(Source):
     """Read no more than so many rows in all."""
     line_limit_bytes: PositiveInt = LINE_LIMIT_BYTES
     depth_limit: int = Field(default=DEPTH_LIMIT, ge=4, le=256)
+
+    @field_validator("layout")
+    @classmethod
+    def _names_fields(cls, spelled: str | None) -> str | None:
+        if spelled is not None:
+            fields_of(spelled)
+        return spelled
+
+    @model_validator(mode="after")
+    def _fits(self) -> Jsonl:
+        if self.each is not None and self.layout is None:
+            raise ValueError("'each' needs a 'layout' for its items, such as '{text}'")
+        if self.layout is not None and self.format not in ("auto", "text"):
+            raise ValueError(f"'layout' makes documents; format {self.format!r} is conversations")
+        return self
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -60,7 +83,9 @@ class Jsonl(Source):
                 yield thing
                 left = None if left is None else left - 1
             if not found:
-                raise DataError(f"{path}: no rows; expected one JSON object per line")
+                raise DataError(
+                    f"{path}: no rows; expected JSON objects, one a line or in one array"
+                )
 
     def _rows(self, path: Path) -> Iterator[Document | Conversation]:
         reader = Reader(
@@ -69,8 +94,9 @@ class Jsonl(Source):
             self.context,
             self.asides,
             self.depth_limit,
+            None if self.layout is None else Layout(self.layout, self.each),
         )
-        for number, raw in lines(path, self.line_limit_bytes):
+        for number, raw in rows(path, self.line_limit_bytes):
             if not raw.strip():
                 continue
             try:
