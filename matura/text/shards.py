@@ -108,6 +108,31 @@ class ShardWriter:
         self._starts.append(self._starts[-1] + len(ids_L))
         self._trained += int(np.count_nonzero(weights_L))
 
+    def extend(self, ids: NDArray[Any], weights: NDArray[Any], lengths: NDArray[Any]) -> None:
+        """Many examples at once, end to end; what `add` does for each of them.
+
+        Raises:
+            DataError: as for `add`.
+        """
+        where = f"{self.path}: examples from {len(self._starts)} on"
+        if int(lengths.sum()) != len(ids) or ids.shape != weights.shape or not lengths.all():
+            raise DataError(
+                f"{where}: {len(ids)} ids and {len(weights)} weights for {lengths.sum()} in all"
+            )
+        if not len(ids):
+            return
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise DataError(f"{where}: id {wrong} is not in a vocabulary of {self.vocab_size}")
+        if not np.isfinite(weights).all():
+            raise DataError(f"{where}: a weight is not finite")
+        self._files[0].write(weights.astype("<f4").tobytes())
+        self._files[1].write(ids.astype(self._dtype).tobytes())
+        ends = np.cumsum(lengths, dtype=np.uint64) + np.uint64(self._starts[-1])
+        self._starts.frombytes(ends.tobytes())
+        self._trained += int(np.count_nonzero(weights))
+
     def close(self) -> ShardInfo:
         """Puts the shard in its place, durably, and says what is in it."""
         examples, tokens = len(self._starts) - 1, self._starts[-1]

@@ -141,3 +141,28 @@ def test_the_header_alone_can_be_asked_for(tmp_path: Path) -> None:
     path.write_bytes(whole)
     assert Shard.open(path, SHA, check="header").tokens == 15
     refused(path, "checksum")
+
+
+def test_many_at_once_are_the_same_as_one_by_one(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    ids = np.concatenate([[699, *range(n)] for n in range(5)])
+    weights = np.concatenate([[0.0, *[0.5] * n] for n in range(5)])
+    lengths = np.arange(1, 6)
+    with ShardWriter(tmp_path / "b", vocab_size=700, tokenizer_sha256=SHA) as writer:
+        writer.extend(ids[:3], weights[:3], lengths[:2])
+        writer.extend(ids[:0], weights[:0], lengths[:0])
+        writer.extend(ids[3:], weights[3:], lengths[2:])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    for wrong, bad, each, reason in (
+        (ids, weights, lengths[1:], "15 ids and 15 weights for 14"),
+        (ids, weights[1:], lengths, "15 ids and 14 weights"),
+        (ids[:1], weights[:1], np.array([0, 1]), "1 ids and 1 weights"),
+        (ids + 1, weights, lengths, "id 700 is not in"),
+        (ids, np.full(15, np.inf), lengths, "not finite"),
+    ):
+        with (
+            pytest.raises(DataError, match=reason),
+            ShardWriter(tmp_path / "c", vocab_size=700, tokenizer_sha256=SHA) as writer,
+        ):
+            writer.extend(wrong, bad, each)
+        assert not (tmp_path / "c").exists()
