@@ -58,7 +58,7 @@ def signed(found: Shingles, places: int) -> Signatures:
         # another throw changes no place that has a number already, so all may throw again
         if unfilled.mean() < WORTH_PICKING:
             still = np.flatnonzero(unfilled[row // places])
-            hashes, row = hashes[still], row[still]
+            hashes, row = hashes.take(still), row.take(still)
     else:
         _fill(kept, found)
     return ((kept & _LOW) + (kept >> _HALF) * _ROUND).astype(np.uint32)

@@ -124,12 +124,15 @@ def _words(joined: bytes) -> tuple[Ids, Ids]:
     starts = np.flatnonzero(edges & (kinds[1:] != _BLANK))
     sizes = np.flatnonzero(edges & (kinds[:-1] != _BLANK))
     sizes -= starts
-    if len(sizes) and sizes.max() > LONGEST_WORD:
-        pieces = -(-sizes // LONGEST_WORD)
-        within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        left = np.repeat(sizes, pieces) - within * LONGEST_WORD
-        starts = np.repeat(starts, pieces) + within * LONGEST_WORD
-        sizes = np.minimum(left, LONGEST_WORD)
+    long = np.flatnonzero(sizes > LONGEST_WORD)
+    if len(long):
+        more = (sizes[long] - 1) // LONGEST_WORD
+        which = np.repeat(long, more)
+        within = 1 + np.arange(len(which)) - np.repeat(np.cumsum(more) - more, more)
+        left = sizes[which] - within * LONGEST_WORD
+        added = starts[which] + within * LONGEST_WORD
+        starts = np.insert(starts, which + 1, added)
+        sizes = np.minimum(np.insert(sizes, which + 1, left), LONGEST_WORD)
     return starts, sizes
 
 
@@ -157,7 +160,9 @@ def _beyond_ascii(codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> Ids:
 def _hashed(joined: bytes, starts: Ids, sizes: Ids) -> Hashes:
     """A number for each word, eight of its bytes at a time."""
     padded = joined + bytes(LONGEST_WORD)
-    at = np.ndarray((len(joined) + LONGEST_WORD - 7,), dtype="<u8", buffer=padded, strides=(1,))
+    each = np.ndarray((len(joined) + LONGEST_WORD - 7,), dtype="<u8", buffer=padded, strides=(1,))
+    # `take` copies what is not aligned as a whole, each time
+    at = each.astype(np.uint64)
     hashes = at.take(starts, mode="clip")  # nothing to clip, but faster than "raise"
     hashes &= _MASKS.take(sizes, mode="clip")
     hashes *= _FIRST
@@ -166,9 +171,9 @@ def _hashed(joined: bytes, starts: Ids, sizes: Ids) -> Hashes:
         longer = np.flatnonzero(sizes > begin)
         if not len(longer):
             break
-        piece = at.take(starts[longer] + begin, mode="clip")
-        piece &= _MASKS.take(sizes[longer] - begin, mode="clip")
-        more = (hashes[longer] + piece * _NEXT) * _FIRST
+        piece = at.take(starts.take(longer) + begin, mode="clip")
+        piece &= _MASKS.take(sizes.take(longer) - begin, mode="clip")
+        more = (hashes.take(longer) + piece * _NEXT) * _FIRST
         hashes[longer] = more ^ (more >> _HALF)
     return hashes
 
