@@ -14,6 +14,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Change a place in the recipe; may be repeated."),
 ]
+Scale = Annotated[
+    float,
+    typer.Option(
+        metavar="FACTOR",
+        help="Tokens, budgets, examples by this factor, the model by its square root: 1e-4 tries a "
+        "large recipe on a laptop. What --set says is not scaled.",
+    ),
+]
 Runs = Annotated[Path, typer.Option(help="Where runs lie.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
@@ -21,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 def run(
     recipe: Recipe,
     set_: Set = None,
+    scale: Scale = 1.0,
     runs: Runs = Path("runs"),
     rebuild: Annotated[
         str | None,
@@ -36,7 +45,7 @@ def run(
     from matura.ladder.climb import climb
     from matura.ladder.recipe import load
 
-    asked = load(recipe, set_ or ())
+    asked = load(recipe, set_ or (), scale=scale)
     try:
         climb(asked, runs, rebuild=rebuild)
     except GateClosed:
@@ -109,6 +118,7 @@ def retry(
 def plan(
     recipe: Recipe,
     set_: Set = None,
+    scale: Scale = 1.0,
     hardware: Annotated[
         str,
         typer.Option(help="here, cpu, or by data sheet: rtx-3090, rtx-4090, a100, h100, h200."),
@@ -128,7 +138,7 @@ def plan(
     from matura.ladder.plan import plan as made
     from matura.ladder.recipe import load, spell
 
-    asked = load(recipe, set_ or ())
+    asked = load(recipe, set_ or (), scale=scale)
     found = made(
         asked,
         hardware=hardware,

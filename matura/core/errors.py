@@ -20,6 +20,10 @@ class DataError(MaturaError):
     """An input file is wrong; the message starts with `file:line` or `file`."""
 
 
+class NotHereError(DataError):
+    """What a source reads is nowhere on this machine, and may not be fetched."""
+
+
 class StoreError(MaturaError):
     """A run folder is missing, torn, corrupt, or in use by somebody else."""
 

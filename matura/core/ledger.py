@@ -314,7 +314,7 @@ def _earlier_s(folder: Path | None) -> float:
 
 def spell_count(count: float) -> str:
     """A count in at most four characters and a letter: `950`, `12.3k`, `4.00M`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= size * 0.9995:
             short = count / size
             digits = 2 if abs(short) < 10 else 1 if abs(short) < 100 else 0

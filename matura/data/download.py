@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from matura.core.disk import read_json, replace_atomically, sync_folder, telling
-from matura.core.errors import DataError, StoreError
+from matura.core.errors import DataError, NotHereError, StoreError
 from matura.core.store import sha256_of
 from matura.data.network import Network, current, is_offline
 from matura.data.partial import Partial, locked
@@ -103,7 +103,8 @@ def download(
     Two callers at once make one request: the second waits for the first. `size` is in bytes.
 
     Raises:
-        DataError: offline and not there; too often cut off; not what was expected.
+        NotHereError: offline and not there.
+        DataError: too often cut off; not what was expected.
         Refused: the server says no.
         StoreError: the disk refuses, or is too full.
     """
@@ -131,8 +132,8 @@ def download(
         return _finished(wanted, part, headers or {})
 
 
-def _missing(wanted: _Wanted, problem: str) -> DataError:
-    return DataError(
+def _missing(wanted: _Wanted, problem: str) -> NotHereError:
+    return NotHereError(
         f"{wanted.path}: {problem}, and Matura is offline. It is {wanted.url} - bring it "
         "with `matura data fetch RECIPE` or MATURA_OFFLINE=0, or put the file there yourself"
     )

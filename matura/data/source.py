@@ -15,6 +15,11 @@ from typing import ClassVar
 from matura.core.record import Frozen
 from matura.core.types import Conversation, Document, Given
 
+OWN = "own"
+"""The licence of what lies in a folder of the user's: nobody else can say what it is."""
+CHARS_PER_TOKEN = 4
+"""Of text, as budgets are kept before anything is tokenised."""
+
 
 class Source(Frozen, ABC):
     """One kind of source with its settings, as it stands in a recipe."""

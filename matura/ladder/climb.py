@@ -187,7 +187,7 @@ def asked_of(recipe: Recipe, index: int, addresses: Mapping[str, str]) -> dict[s
             "gates": plain(recipe.gates),
             "parents": {name: addresses[name] for name in dict.fromkeys(needs)},
         }
-    asked["inputs"] = input_hashes(stage.mixture)
+    asked["inputs"] = input_hashes(stage.mixture) | stage.inputs()
     return asked
 
 

@@ -149,7 +149,7 @@ def drawn_plan(found: Plan) -> Group:
             spell_seconds(spent.get("training", 0.0)) if stage.steps else "",
             spell_seconds(evaluating + spent.get("exams", 0.0)) if stage.steps else "",
             spell_seconds(stage.total_s),
-            f"{stage.disk_bytes / 1e6:.0f} MB",
+            _size(stage.disk_bytes),
         )
     how = "measured" if found.measured else "not measured"
     lines = [
@@ -158,6 +158,14 @@ def drawn_plan(found: Plan) -> Group:
         f"time {spell_seconds(found.seconds)}, memory {found.memory_bytes / 1e9:.1f} GB, "
         f"disk {found.disk_bytes / 1e9:.2f} GB"
         + ("" if found.cost is None else f", cost {found.cost:.2f}"),
+        f"disk: {_by_kind(found)}; mixed 0 MB (rows point into the tokens, nothing is copied)",
+    ]
+    lines += [
+        f"an epoch of {stage.name}: {spell_count(stage.epoch_tokens)} tokens, "
+        f"{stage.epoch_steps:,} steps of {stage.batch_tokens:,}; trained for "
+        f"{stage.tokens / stage.epoch_tokens:.2f} of it"
+        for stage in found.stages
+        if stage.epoch_tokens and stage.kind == "pretrain"
     ]
     seen = [
         f"seen in {stage.name}: "
@@ -165,8 +173,20 @@ def drawn_plan(found: Plan) -> Group:
         for stage in found.stages
         if stage.seen
     ]
+    absent = [f"not here: {line}" for line in found.absent]
     warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
-    return Group(table, *map(Text, [*lines, *seen]), *warnings)
+    return Group(table, *map(Text, [*lines, *seen, *absent]), *warnings)
+
+
+def _by_kind(found: Plan) -> str:
+    """Bytes on disk by what they are."""
+    kinds = dict.fromkeys(kind for stage in found.stages for kind in stage.disk)
+    total = {kind: sum(stage.disk.get(kind, 0) for stage in found.stages) for kind in kinds}
+    return ", ".join(f"{kind} {_size(size)}" for kind, size in total.items() if size)
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e10 else f"{size / 1e6:.0f} MB"
 
 
 def drawn_scores(name: str, scores: Sequence[Score]) -> Table:

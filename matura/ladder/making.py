@@ -60,7 +60,7 @@ class Step:
 
 def least_bytes(recipe: Recipe, steps: Sequence[Step]) -> int:
     """What the weights still to be made, and the checkpoints of one stage, surely take on disk."""
-    making = sum(step.action == "make" and step.stage.trains for step in steps)
+    making = sum(step.action == "make" and step.stage.has_model for step in steps)
     if not making:
         return 0
     model_bytes = 4 * shape_of(recipe, recipe.tokenizer.vocab_size).parameters
@@ -115,7 +115,7 @@ def make(
             seed=recipe.seed,
             tokenizer=recipe.tokenizer,
             model=recipe.model,
-            start=next((name for name, kind in reversed(below.items()) if kind.trains), None),
+            start=next((name for name, kind in reversed(below.items()) if kind.has_model), None),
             earlier=below,
             ledger=pages,
         )
@@ -126,7 +126,7 @@ def make(
             if not worth_keeping(work):
                 delete(work)
             raise
-        if stage.trains:
+        if stage.has_model:
             own = [gate.Held(exam, stage.name, work) for exam in stage.exams]
             if own or earlier:
                 gate.examine(
@@ -140,6 +140,8 @@ def make(
                 )
         seconds, peak = pages.seconds, max(peak_rss_bytes(), int(made["peak_rss_bytes"]))
     before = done[context.start].record["lineage"] if context.start else None
+    if "model_tokens" in made["numbers"]:  # of a model that is given: nothing below it is its
+        before = {"model_tokens": made["numbers"]["model_tokens"]}
     whence = lineage(stage, below, made["shares"], made["tokens"], before)
     verdict: Mapping[str, Any] = {}
     if (correction := step.correction) is not None:

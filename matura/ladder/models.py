@@ -43,14 +43,14 @@ class Found:
             return "chat"
         asked = self.stage.record.get("asked", {})
         kinds = [asked.get("stage", {}).get("kind")]
-        return "text" if kinds == ["pretrain"] and not self._chatted() else "chat"
+        return "text" if kinds[0] in ("pretrain", "given") and not self._chatted() else "chat"
 
     def _chatted(self) -> bool:
         """Whether some stage below this one taught chat."""
         folder, run = self.stage, self.run
         while folder is not None and run is not None:
             asked = folder.record.get("asked", {})
-            if asked.get("stage", {}).get("kind") not in ("pretrain", "tokenizer", None):
+            if asked.get("stage", {}).get("kind") not in ("pretrain", "given", "tokenizer", None):
                 return True
             below = [at for name, at in asked.get("parents", {}).items() if name != "tokenizer"]
             path = run / below[0] if below else None

@@ -6,7 +6,6 @@ counted again after every stage, for they are sat again.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,18 +14,20 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from matura.core.errors import RecipeError
+from matura.core.errors import NotHereError, RecipeError
 from matura.core.leaves import did_you_mean
-from matura.core.ledger import Ledger
-from matura.data.mixture import SHARE_SLACK
+from matura.core.ledger import Ledger, spell_count
 from matura.ladder.calibrate import Speed, batch_rows, calibrate, shape_of
 from matura.ladder.hardware import HERE, SHEETS, by_sheet
 from matura.ladder.papers import Paper, papers
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
+from matura.ladder.warnings import few_tokens, seen_too_often, too_large
 from matura.stages.evaluating import VALIDATION_ROWS
-from matura.stages.horizon import flops_so_far, often, plan_fit
+from matura.stages.given import Given, given_model
+from matura.stages.horizon import flops_so_far, horizon, plan_fit
+from matura.stages.origin import refuse_other_shape
 from matura.stages.parts import Train
 from matura.stages.stage import Context, StageKind
 
@@ -40,8 +41,6 @@ STAGE_S = 1.0
 """Loading, laying out rows, hashing inputs and what was made: apart from what is listed."""
 ROWS_FILLED = 0.985
 """Of a packed row's tokens; measured 0.97 to 0.999."""
-ENOUGH_PER_PARAMETER = 20.0
-"""Tokens: Hoffmann et al. 2022; a base far below stays weak (PITFALLS C-28)."""
 CHECKPOINTS_KEPT = 3
 """The last two and the best."""
 STATE_TIMES = 2.5
@@ -68,14 +67,33 @@ class StagePlan:
     compiled: bool
     seconds: Mapping[str, float]
     """By what it is spent on: data, training, evaluating, saving, exams, rest."""
-    disk_bytes: int
+    disk: Mapping[str, int]
+    """Bytes by what they are: downloads, tokens, model, checkpoints, rest."""
     seen: Mapping[str, float] = field(default_factory=dict)
     """How often each source's items are seen, replayed ones included."""
+    epoch_tokens: int = 0
+    """After how many tokens its own data are seen once, replay on top by its share."""
+    batch_tokens: int = 0
 
     @property
     def total_s(self) -> float:
         """All of it."""
         return sum(self.seconds.values())
+
+    @property
+    def disk_bytes(self) -> int:
+        """All of it."""
+        return sum(self.disk.values())
+
+    @property
+    def epoch_steps(self) -> int:
+        """The steps of an epoch, were every row full."""
+        return round(self.epoch_tokens / max(1, self.batch_tokens))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, what follows from others included."""
+        told = {name: getattr(self, name) for name in ("total_s", "disk_bytes", "epoch_steps")}
+        return asdict(self) | told
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,8 @@ class Plan:
     disk_bytes: int
     price_per_hour: float | None
     warnings: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    """What is not here, and what was taken for it."""
 
     @property
     def cost(self) -> float | None:
@@ -105,7 +125,7 @@ class Plan:
         """What `--json` prints."""
         return {
             **asdict(self),
-            "stages": [{**asdict(stage), "total_s": stage.total_s} for stage in self.stages],
+            "stages": [stage.as_dict() for stage in self.stages],
             "tokens": sum(stage.tokens for stage in self.stages),
             "flops": sum(stage.flops for stage in self.stages),
             "cost": self.cost,
@@ -137,9 +157,12 @@ def plan(
     began = time.monotonic()
     with TemporaryDirectory(prefix="matura-plan-") as folder:
         ledger.say("plan: reading a sample of every source")
-        trial = try_out(recipe, Path(folder))
+        trial = try_out(recipe, Path(folder), "stand in")
         seen = {stage.name: planned(recipe, stage, trial) for stage in recipe.stages}
-        config = shape_of(recipe, trial.template.tokenizer.vocab_size)
+        given = given_model(recipe.stages)
+        missing = tuple(_missing(recipe, trial))
+        vocabulary = trial.template.tokenizer.vocab_size if given is None else 0
+        config = shape_of(recipe, vocabulary or recipe.tokenizer.vocab_size)
         ways = _ways(recipe, seen, config, hardware)
         ledger.say("plan: timing a few steps and answers")
         if hardware in SHEETS:
@@ -163,10 +186,31 @@ def plan(
         disk_bytes=disk_bytes,
         price_per_hour=price_per_hour,
         warnings=(
-            *_seen_too_often(recipe, seen),
-            *_warnings(recipe, seen, config, disk_bytes, speed, disk),
+            *seen_too_often(recipe, seen),
+            *few_tokens(recipe, seen, config),
+            *too_large(disk_bytes, speed, disk),
         ),
+        absent=missing,
     )
+
+
+def _missing(recipe: Recipe, trial: Trial) -> Iterator[str]:
+    """A line for each thing that is not here yet, and what the plan took for it.
+
+    Raises:
+        RecipeError: a given model is here and is not what the recipe says.
+    """
+    for stage in recipe.stages:
+        if isinstance(stage, Given) and stage.model is not None:
+            try:
+                refuse_other_shape(stage.name, stage.model, recipe.model)
+            except NotHereError:
+                yield f"{stage.name}: the model {stage.model}: planned from the recipe's 'model'"
+        for part in stage.mixture:
+            tried = trial.parts[stage.name, part.title]
+            if tried.declared is not None:
+                about = f"{spell_count(tried.declared)} tokens"
+                yield f"{stage.name}: {part.title}: planned from its token_budget of {about}"
 
 
 def _ways(
@@ -209,9 +253,7 @@ def _stages(
 ) -> Iterator[StagePlan]:
     """Every stage's plan in climbing order, the tokenizer's first."""
     seconds = {"data": trial.tokenizer_seconds, "rest": STAGE_S}
-    yield StagePlan(
-        "tokenizer", "tokenizer", 0, 0, 0, 0, (), (), 0.0, False, seconds, _TOKENIZER_BYTES
-    )
+    yield _untrained("tokenizer", "tokenizer", seconds, {"model": _TOKENIZER_BYTES})
     computes = {stage.name: compute for stage, _, compute in ways}
     warm: set[tuple[int, bool]] = set()
     earlier: list[tuple[str, str, int]] = []
@@ -220,12 +262,35 @@ def _stages(
         names = [name for _, name, _ in own]
         again = [sat for sat in earlier if sat[1] not in names]
         train = getattr(stage, "train", None)
+        if isinstance(stage, Given):
+            data = [trial.parts[stage.name, part.title] for part in stage.mixture]
+            model = {"model": 4 * config.parameters} if stage.has_model else {}
+            spent = {
+                "data": sum(tried.seconds for tried in data),
+                "exams": sum(sheets[at, name].seconds(n, speed) for at, name, n in own),
+                "rest": STAGE_S,
+            }
+            yield _untrained(stage.name, stage.kind, spent, _data_bytes(stage, trial) | model)
         if isinstance(train, Train):
             yield _stage(
                 recipe, stage, train, trial, seen[stage.name], config, speed, sheets,
                 computes[stage.name], warm, [*own, *again],
             )  # fmt: skip
         earlier = [*again, *own]
+
+
+def _untrained(
+    name: str, kind: str, seconds: Mapping[str, float], disk: Mapping[str, int]
+) -> StagePlan:
+    """A stage that takes no step."""
+    return StagePlan(name, kind, 0, 0, 0, 0, (), (), 0.0, False, seconds, disk)
+
+
+def _data_bytes(stage: StageKind, trial: Trial) -> dict[str, int]:
+    """What is downloaded and what is made of it. Mixing copies nothing: rows point into shards."""
+    tried = [(part, trial.parts[stage.name, part.title]) for part in stage.mixture]
+    away = sum(one.bytes for part, one in tried if getattr(part.source, "remote", False))
+    return {"downloads": away, "tokens": TOKEN_BYTES * sum(one.tokens for _, one in tried)}
 
 
 def _stage(
@@ -279,75 +344,16 @@ def _stage(
             "exams": sum(sheets[owner, name].seconds(n, speed) for owner, name, n in sat),
             "rest": STAGE_S,
         },
-        disk_bytes=round(
-            model_bytes
-            + CHECKPOINTS_KEPT * STATE_TIMES * model_bytes
-            + TOKEN_BYTES * sum(tried.tokens for tried in data)
-            + 2e3 * sum(n for _, _, n in sat)
-            + _TOKENIZER_BYTES
-        ),
+        disk=_data_bytes(stage, trial)
+        | {
+            "model": model_bytes,
+            "checkpoints": round(CHECKPOINTS_KEPT * STATE_TIMES * model_bytes),
+            "rest": round(2e3 * sum(n for _, _, n in sat)) + _TOKENIZER_BYTES,
+        },
         seen={part.name: part.seen for part in seen.parts},
+        epoch_tokens=horizon(
+            train.model_copy(update={"epochs": 1.0, "tokens": None}),
+            [(part.share_asked, part.tokens_available) for part in seen.parts[: len(data)]],
+        ),
+        batch_tokens=rows * length,
     )
-
-
-def _seen_too_often(recipe: Recipe, seen: Mapping[str, StageSeen]) -> Iterator[str]:
-    """What will be refused, what is learnt by heart, and epochs that leave no room for the rest."""
-    for stage in recipe.stages:
-        limits = [part.max_repeats for part in stage.mixture]
-        for replay in stage.replay:
-            below = next(kind for kind in recipe.stages if kind.name == replay.stage)
-            limits += [replay.max_repeats] * len(below.mixture)
-        found = seen[stage.name]
-        fine: dict[str, float] = {}
-        for part, limit in zip(found.parts, limits, strict=True):
-            if part.seen > limit * (1 + SHARE_SLACK):
-                yield (
-                    f"{stage.name}: {part.name} is to be seen {part.seen:.1f} times, max_repeats "
-                    f"is {limit:g}: it will be refused; give it more data or a smaller share"
-                )
-            else:
-                fine[part.name] = part.seen
-        yield from (f"{stage.name}: {line}" for line in often(fine))
-        train = getattr(stage, "train", None)
-        if isinstance(train, Train) and train.epochs is not None:
-            for name, why in train.complaints(found.tokens):
-                yield f"{stage.name}: train.{name}: {why}: it will be refused"
-
-
-def _warnings(
-    recipe: Recipe,
-    seen: Mapping[str, StageSeen],
-    config: DecoderConfig,
-    disk_bytes: int,
-    speed: Speed,
-    disk: Path,
-) -> Iterator[str]:
-    """What will be refused, or had better be known before hours are spent."""
-    if isinstance(getattr(recipe.stages[0], "train", None), Train):
-        each = seen[recipe.stages[0].name].tokens / config.parameters
-        if each < ENOUGH_PER_PARAMETER / 2:
-            yield (
-                f"{recipe.stages[0].name}: {each:.1f} tokens for each parameter; general language "
-                f"takes about {ENOUGH_PER_PARAMETER:.0f}, so expect a narrow model"
-            )
-    place = next(part for part in (disk, *disk.absolute().parents) if part.is_dir())
-    free = shutil.disk_usage(place).free
-    if free < disk_bytes:
-        yield f"{disk}: {disk_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
-    room = SHEETS[speed.hardware].memory_bytes if speed.hardware in SHEETS else memory_there()
-    if room and speed.memory_bytes > room:
-        yield (
-            f"{speed.memory_bytes / 1e9:.1f} GB of memory are needed, {room / 1e9:.1f} GB are "
-            "there: smaller batch_tokens or a smaller model"
-        )
-
-
-def memory_there() -> float:
-    """Bytes this machine could still hand out; 0 where it does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024.0
-    except OSError:
-        return 0.0
-    return 0.0

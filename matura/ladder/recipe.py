@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,9 @@ from matura.core.record import Frozen
 from matura.ladder import sense, spelling
 from matura.ladder.lines import Place, Spelled, parse, read
 from matura.ladder.lines import spell as spell_yaml
+from matura.ladder.scale import scaled
+from matura.stages.given import given_model
+from matura.stages.origin import spec_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, TokenizerSpec
 from matura.stages.stage import StageKind, stage_kinds
 from matura.stages.tokenizer import TokenizerStage
@@ -49,6 +53,8 @@ class Recipe(Frozen):
     def tokenizer_stage(self) -> TokenizerStage:
         """The stage below all others, which no recipe lists."""
         spec = self.tokenizer
+        if (given := given_model(self.stages)) is not None:
+            return TokenizerStage(name="tokenizer", bpe=spec, model=given.model)
         mixture = self.stages[0].mixture if spec.mixture is None else spec.mixture
         return TokenizerStage(name="tokenizer", bpe=spec, mixture=mixture)
 
@@ -58,13 +64,36 @@ class Recipe(Frozen):
         return (self.tokenizer_stage, *self.stages)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML or JSON file, after `--set` overrides: `stages.base.train.tokens=4e6`.
+def load(path: Path, overrides: Sequence[str] = (), *, scale: float = 1.0) -> Recipe:
+    """The recipe in a YAML or JSON file, scaled down if so asked, then with `--set` overrides put
+    in: `stages.base.train.tokens=4e6`. What is set is not scaled.
 
     Raises:
-        RecipeError: one line `file:line: place: reason` for each thing that is wrong.
+        RecipeError: one line `file:line: place: reason` for each thing that is wrong, or the scale
+            is not above 0 and up to 1.
     """
-    return understand(read(path), overrides)
+    spelled = read(path)
+    if scale == 1:
+        return understand(spelled, overrides)
+    smaller = replace(spelled, value=scaled(understand(spelled), scale))
+    return as_given(understand(smaller, overrides))
+
+
+def as_given(recipe: Recipe) -> Recipe:
+    """The scaled recipe with the shape and the tokenizer of the model it goes on from, where that
+    is here: a model has the size it has."""
+    given = given_model(recipe.stages)
+    if given is None or given.model is None or not given.model.exists():
+        return recipe
+    model, tokenizer = spec_of(given.model)
+    length = min(model.sequence_length, recipe.model.sequence_length)
+    kept = {"mixture": recipe.tokenizer.mixture, "corpus_bytes": recipe.tokenizer.corpus_bytes}
+    return recipe.model_copy(
+        update={
+            "model": model.model_copy(update={"sequence_length": length}),
+            "tokenizer": tokenizer.model_copy(update=kept),
+        }
+    )
 
 
 def loads(text: str, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:

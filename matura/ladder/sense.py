@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.ladder.lines import Place
+from matura.stages.given import Given, given_model
 from matura.stages.horizon import policy_of
 from matura.stages.parts import ModelSpec, Part, TokenizerSpec, Train
 from matura.stages.stage import StageKind
@@ -30,6 +31,7 @@ def complaints(
             taken = "is the tokenizer's own" if stage.name == TOKENIZER else "is taken"
             found.append(((*place, "name"), f"the name {stage.name!r} {taken}"))
         found += _mixture(stage, place)
+        found += _given(stage, stages[:i], place)
         found += _replay(stage, earlier, place)
         found += _exams(stage, model, place)
         train = getattr(stage, "train", None)
@@ -70,11 +72,23 @@ def _model(model: ModelSpec) -> Iterator[Complaint]:
 
 
 def _mixture(stage: StageKind, place: Place) -> Iterator[Complaint]:
-    if stage.trains and not stage.mixture:
+    if stage.trains and stage.needs_mixture and not stage.mixture:
         yield (*place, "mixture"), "missing; a stage needs at least one source"
+        return
+    if not stage.mixture:
         return
     replayed = sum(replay.share for replay in stage.replay)
     yield from _shares(stage.mixture, replayed, (*place, "mixture"))
+
+
+def _given(stage: StageKind, below: Sequence[StageKind], place: Place) -> Iterator[Complaint]:
+    """What is given stands below what is trained, and only one model can be gone on from."""
+    if not isinstance(stage, Given):
+        return
+    if any(not isinstance(earlier, Given) for earlier in below):
+        yield (*place, "kind"), "what is given comes before the stages that are trained"
+    if stage.has_model and given_model(below) is not None:
+        yield (*place, "model"), "a second model is given; a recipe goes on from one"
 
 
 def _shares(mixture: Sequence[Part], replayed: float, place: Place) -> Iterator[Complaint]:

@@ -9,22 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from matura.core.errors import DataError
+from matura.core.errors import DataError, NotHereError
 from matura.core.record import Frozen, canonical
 from matura.core.rng import fraction, rng
 from matura.core.types import Conversation, Document, Given
 from matura.data.build import build, divided_by_content, held_out
 from matura.data.cleaner import CleanedSource
-from matura.data.source import Source
-from matura.data.split import content_key, split_of
+from matura.data.source import CHARS_PER_TOKEN, Source
+from matura.data.sources.prepared import Prepared
+from matura.data.split import EXAM_SHARE, VALIDATION_SHARE, content_key, split_of
+from matura.ladder.absent import declared, stand_in
 from matura.ladder.recipe import Recipe
 from matura.stages.horizon import weights_of
-from matura.stages.parts import Part
+from matura.stages.origin import model_folder, refuse_other_tokenizer
+from matura.stages.parts import Part, TokenizerSpec
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -36,6 +40,9 @@ SAMPLE_CHARS = 600_000
 SAMPLE_ITEMS = 400
 SAMPLE_TOKENS = 60_000
 TOKENIZER_CHARS = 1_500_000
+STAND_IN_VOCABULARY = 16_384
+"""Of a tokenizer that is made in place of one that is not here: more takes longer to train, and its
+tokens are hardly longer."""
 GZIP_RATIO = 3.5
 """Bytes of text that a byte of gzip holds, about."""
 
@@ -62,6 +69,8 @@ class Tried:
     exact: bool
     counted: Mapping[str, Any]
     """What `build` counted of the sample."""
+    declared: int | None = None
+    """The tokens it says it holds, where it is not here and something else was sampled."""
 
 
 @dataclass
@@ -87,6 +96,8 @@ class _Read:
     """How many times as much there is in all; 1 if all was read."""
     cleaned: dict[str, Any]
     """What became of them, if they were cleaned."""
+    declared: int | None = None
+    """The tokens of a source that is not here, which others' items stand for."""
 
 
 class _Sample(Source):
@@ -101,31 +112,42 @@ class _Sample(Source):
         yield from self.items
 
 
-def try_out(recipe: Recipe, folder: Path) -> Trial:
+Absent = Literal["refuse", "stand in"]
+"""What becomes of a source that is not here: an error, or text in its place of the size that its
+budget declares."""
+
+
+def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
     """Tries every source of the recipe; whatever is written goes below `folder`.
 
     Raises:
+        NotHereError: a source or a given model is not here, and nothing may stand in, or nothing
+            says how much it is.
         DataError: a source is wrong, or yields nothing.
     """
     seen: dict[str, _Read] = {}
-    tokenizer, seconds = _tokenizer(recipe, seen)
+    tokenizer, seconds = _tokenizer(recipe, seen, absent)
     trial = Trial(Template(tokenizer), seconds)
     for stage in recipe.stages:
         template = trial.template.weighing(weights_of(stage))
         for part in stage.mixture:
             place = folder / stage.name
-            trial.parts[stage.name, part.title] = _tried(part, recipe, template, place, seen)
+            tried = _tried(part, recipe, template, place, seen, absent)
+            trial.parts[stage.name, part.title] = tried
     return trial
 
 
-def _tokenizer(recipe: Recipe, seen: dict[str, _Read]) -> tuple[Tokenizer, float]:
-    """A tokenizer of the recipe's kind from a sample, and what the whole one will take."""
+def _tokenizer(recipe: Recipe, seen: dict[str, _Read], absent: Absent) -> tuple[Tokenizer, float]:
+    """A tokenizer of the recipe's kind from a sample, and what the whole one will take; or the
+    given model's."""
     spec, mixture = recipe.tokenizer, recipe.tokenizer_stage.mixture
+    if (model := recipe.tokenizer_stage.model) is not None:
+        return _given_tokenizer(model, spec, absent), 0.0
     whole_share = sum(part.share for part in mixture)
     texts: list[str] = []
     reading, corpus = 0.0, 0.0
     for part in mixture:
-        read = _read(part, recipe.seed, "tokenizer", None, seen)
+        read = _read(part, recipe.seed, "tokenizer", None, seen, absent)
         room = part.share / whole_share
         most = spec.corpus_bytes * room
         corpus += min(most, read.bytes * read.whole)
@@ -148,6 +170,23 @@ def _tokenizer(recipe: Recipe, seen: dict[str, _Read]) -> tuple[Tokenizer, float
     return tokenizer, reading + took * max(1.0, corpus / sample) ** 0.8
 
 
+def _given_tokenizer(model: Path, spec: TokenizerSpec, absent: Absent) -> Tokenizer:
+    """The tokenizer of a given model; one of its kind, made of other text, if that is not here."""
+    try:
+        refuse_other_tokenizer(model, spec)
+        return Tokenizer.load(model_folder(model))
+    except NotHereError:
+        if absent == "refuse":
+            raise
+    return Tokenizer.train(
+        (document.text for document in stand_in()),
+        vocab_size=min(spec.vocab_size, STAND_IN_VOCABULARY),
+        dialect=spec.dialect,
+        spare=spec.spare,
+        split=spec.split,
+    )
+
+
 def _texts(items: Sequence[Item]) -> Iterator[str]:
     for item in items:
         if isinstance(item, Conversation):
@@ -164,31 +203,34 @@ def _first(texts: Sequence[str], chars: int) -> Iterator[str]:
         chars -= len(text)
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What of a part is built, and how much more of it there is."""
+
+    sample: Any
+    times: float = 1.0
+    """How many times as much the whole is."""
+    reading_s: float = 0.0
+    bytes: int = 0
+    cleaned: Mapping[str, Any] = field(default_factory=dict)
+    tokens: int | None = None
+    """Of the training split, where they are known from elsewhere."""
+    declared: int | None = None
+
+
 def _tried(
-    part: Part, recipe: Recipe, template: Template, folder: Path, seen: dict[str, _Read]
+    part: Part,
+    recipe: Recipe,
+    template: Template,
+    folder: Path,
+    seen: dict[str, _Read],
+    absent: Absent,
 ) -> Tried:
-    source, codec = part.source, template.tokenizer
-    reading, whole, scale = 0.0, 1.0, 1.0
-    cleaned: dict[str, Any] = {}
-    size = 0
-    sample: Any = source
-    if divided_by_content(source):
-        read = _read(part, recipe.seed, folder.name, codec, seen)
-        items = sorted(read.items, key=lambda item: fraction(content_key(item), "sample"))
-        kept = list(_small(items))
-        got = _size(kept)
-        sample = _Sample(items=kept)
-        whole, scale, cleaned = read.whole, read.bytes / max(1, got), read.cleaned
-        reading, size = 2 * read.seconds, round(read.bytes * read.whole)
-    elif "tokens" in type(source).model_fields:
-        scale = max(1.0, source.tokens / SAMPLE_TOKENS)  # type: ignore[union-attr]
-        sample = source.model_copy(update={"tokens": round(source.tokens / scale)})  # type: ignore[union-attr]
-    elif "max_examples" in type(source).model_fields:
-        scale = max(1.0, source.max_examples / SAMPLE_ITEMS)  # type: ignore[union-attr]
-        sample = source.model_copy(update={"max_examples": round(source.max_examples / scale)})  # type: ignore[union-attr]
+    codec = template.tokenizer
+    chosen = _chosen(part, recipe.seed, folder.name, codec, seen, absent)
     began = time.monotonic()
     built = build(
-        sample,
+        chosen.sample,
         name=part.title,
         template=template,
         folder=folder,
@@ -197,19 +239,65 @@ def _tried(
     )
     took = time.monotonic() - began
     info = built.shards["train"]
+    tokens = round(info.tokens * chosen.times) if chosen.tokens is None else chosen.tokens
     return Tried(
         title=part.title,
-        kind=source.kind,
+        kind=part.source.kind,
         shard=Shard.open(built.train, codec.sha256),
         validation=Shard.open(built.validation, codec.sha256),
         documents=held_out(built.held_out) if built.held_out else (),
-        tokens=round(info.tokens * scale * whole),
+        tokens=tokens,
         trained_share=built.trained_share,
-        seconds=reading + took * scale * whole,
-        bytes=size,
-        exact=scale == whole == 1.0,
-        counted=built.as_dict() | {"cleaned": cleaned},
+        seconds=chosen.reading_s + took * max(1.0, tokens / info.tokens),
+        bytes=chosen.bytes,
+        exact=chosen.times == 1.0,
+        counted=built.as_dict() | {"cleaned": chosen.cleaned},
+        declared=chosen.declared,
     )
+
+
+def _chosen(
+    part: Part, seed: int, stage: str, codec: Tokenizer, seen: dict[str, _Read], absent: Absent
+) -> _Chosen:
+    source: Any = part.source
+    fields = type(source).model_fields
+    if isinstance(source, Prepared) and source.path.is_dir():
+        return _prepared(source, seed, stage, codec)
+    if divided_by_content(source) or isinstance(source, Prepared):
+        read = _read(part, seed, stage, codec, seen, absent)
+        items = sorted(read.items, key=lambda item: fraction(content_key(item), "sample"))
+        kept = list(_small(items))
+        share = 1 - EXAM_SHARE - VALIDATION_SHARE if divided_by_content(source) else 1.0
+        return _Chosen(
+            _Sample(items=kept),
+            read.whole * read.bytes / max(1, _size(kept)),
+            2 * read.seconds,
+            round(read.bytes * read.whole),
+            read.cleaned,
+            None if read.declared is None else round(read.declared * share),
+            read.declared,
+        )
+    if "tokens" in fields:
+        times = max(1.0, source.tokens / SAMPLE_TOKENS)
+        return _Chosen(source.model_copy(update={"tokens": round(source.tokens / times)}), times)
+    if "max_examples" in fields:
+        times = max(1.0, source.max_examples / SAMPLE_ITEMS)
+        fewer = {"max_examples": round(source.max_examples / times)}
+        return _Chosen(source.model_copy(update=fewer), times)
+    return _Chosen(source)
+
+
+def _prepared(source: Prepared, seed: int, stage: str, codec: Tokenizer) -> _Chosen:
+    """Of token files a few, since how many tokens there are they say themselves."""
+    if source.is_text:
+        return _Chosen(source)
+    given = Given(rng=rng(seed, stage, "gather", "sample"), tokenizer=codec, split="train")
+    some = list(islice(source.read(given), SAMPLE_ITEMS))
+    tokens = source.tokens()
+    read = sum(len(piece.ids or ()) for piece in some if isinstance(piece, Document))
+    if len(some) < SAMPLE_ITEMS:
+        return _Chosen(source)
+    return _Chosen(_Sample(items=some), tokens / max(1, read), tokens=tokens)
 
 
 def _small(items: Sequence[Item]) -> Iterator[Item]:
@@ -232,7 +320,12 @@ def _size(items: Sequence[Item]) -> int:
 
 
 def _read(
-    part: Part, seed: int, stage: str, codec: Tokenizer | None, seen: dict[str, _Read]
+    part: Part,
+    seed: int,
+    stage: str,
+    codec: Tokenizer | None,
+    seen: dict[str, _Read],
+    absent: Absent,
 ) -> _Read:
     """As much of the source as can be read in `READ_S`, once for all stages that share it."""
     source = part.source
@@ -242,6 +335,21 @@ def _read(
     if key in seen:
         return seen[key]
     given = Given(rng=rng(seed, stage, "gather", "sample"), tokenizer=codec, split="train")
+    try:
+        seen[key] = _found(part, stage, given)
+    except NotHereError:
+        tokens = declared(source)
+        if absent == "refuse" or tokens is None:
+            raise
+        items = stand_in()
+        size = _size(items)
+        seen[key] = _Read(list(items), 0.0, size, tokens * CHARS_PER_TOKEN / size, {}, tokens)
+    return seen[key]
+
+
+def _found(part: Part, stage: str, given: Given) -> _Read:
+    """As much of the source as can be read in the time."""
+    source, codec = part.source, given.tokenizer
     items: list[Item] = []
     began, busy = time.monotonic(), time.process_time()
     ended = True
@@ -258,8 +366,7 @@ def _read(
     raw = readable.counts.read_chars if isinstance(readable, CleanedSource) else size
     whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, raw))
     cleaned = readable.counts.as_dict() if isinstance(readable, CleanedSource) else {}
-    seen[key] = _Read(items, took * whole, size, whole, cleaned)
-    return seen[key]
+    return _Read(items, took * whole, size, whole, cleaned)
 
 
 def _bytes_there(source: Frozen) -> float:

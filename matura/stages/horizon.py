@@ -27,7 +27,7 @@ def weights_of(stage: StageKind) -> Weights:
 
 def policy_of(kind: str) -> Policy:
     """What becomes of examples longer than a row: text is split, a conversation is left out."""
-    return "split" if kind == "pretrain" else "drop"
+    return "split" if kind in ("pretrain", "given") else "drop"
 
 
 def laid_out(

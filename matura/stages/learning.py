@@ -180,22 +180,7 @@ def gather(
         DataError: a source is wrong or yields nothing.
     """
     folder = work / "data"
-    if not (folder / BUILT).exists():
-        counts: dict[str, Any] = {}
-        writing = template.weighing(weights_of(stage))
-        for part in stage.mixture:
-            context.ledger.say(f"{stage.name}: reading {part.title}")
-            made = build(
-                part.readable,
-                name=part.title,
-                template=writing,
-                folder=folder,
-                seed=context.seed,
-                stage=stage.name,
-            )
-            counts[part.title] = {**made.as_dict(), "share": part.share}
-        replace_atomically(folder / BUILT, counts)
-    counts = _built(folder)
+    counts = make_data(stage, folder, template, context)
     own = tokenizer_hash(template)
     parts = [
         laid_out(
@@ -231,6 +216,32 @@ def gather(
             )
             validation[title] = Shard.open(data / f"{name}.validation.shard", own)
     return Data(tuple(parts), validation, counts)
+
+
+def make_data(
+    stage: StageKind, folder: Path, template: Template, context: Context
+) -> dict[str, Any]:
+    """What of each source stands in `folder` as shards, made if it was not yet.
+
+    Raises:
+        DataError: a source is wrong or yields nothing.
+    """
+    if not (folder / BUILT).exists():
+        counts: dict[str, Any] = {}
+        writing = template.weighing(weights_of(stage))
+        for part in stage.mixture:
+            context.ledger.say(f"{stage.name}: reading {part.title}")
+            made = build(
+                part.readable,
+                name=part.title,
+                template=writing,
+                folder=folder,
+                seed=context.seed,
+                stage=stage.name,
+            )
+            counts[part.title] = {**made.as_dict(), "share": part.share}
+        replace_atomically(folder / BUILT, counts)
+    return _built(folder)
 
 
 def tokenizer_hash(template: Template) -> str:

@@ -29,6 +29,7 @@ NOT_STAGES = (
     "parts",
     "learning",
     "loading",
+    "origin",
     "selection",
     "horizon",
     "gold",
@@ -71,7 +72,10 @@ class StageKind(Frozen, ABC):
     model_config = ConfigDict(defer_build=True)
 
     trains: ClassVar[bool] = True
-    """Whether it yields a model: then it has parents, a mixture that sums to 1, and exams."""
+    """Whether it is one of the recipe's own: then it has parents, a mixture that sums to 1, and
+    exams."""
+    needs_mixture: ClassVar[bool] = True
+    """Whether it makes no sense without a source."""
 
     name: str = Field(pattern=NAME)
     kind: str
@@ -83,6 +87,20 @@ class StageKind(Frozen, ABC):
     eval_prompts: Path | None = Field(default=None, exclude=True)
     """A file of prompts that are answered at every evaluation, only to be looked at: no part of
     what the stage is."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it yields a model, which exams are sat by and later stages go on from."""
+        return self.trains
+
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """The sha256 of files that it is made from besides those its sources read, by what they
+        are.
+
+        Raises:
+            DataError: a file is not there.
+        """
+        return {}
 
     @abstractmethod
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:

@@ -11,11 +11,15 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from matura.core.errors import DataError
 from matura.core.rng import rng
+from matura.core.store import sha256_of
 from matura.core.types import Conversation, Document, Given
 from matura.data.build import divided_by_content
 from matura.data.split import split_of
+from matura.stages.origin import TOKENIZER, model_folder, refuse_other_tokenizer
 from matura.stages.parts import Part, TokenizerSpec
 from matura.stages.stage import Context, Made, StageKind
 from matura.text.tokenizer import Tokenizer
@@ -28,9 +32,26 @@ class TokenizerStage(StageKind):
 
     kind: Literal["tokenizer"] = "tokenizer"
     bpe: TokenizerSpec
+    model: Path | None = Field(default=None, exclude=True)
+    """A given model, whose tokenizer is taken as it is; only what it is is part of the stage, not
+    where it lies."""
+
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """The sha256 of a given tokenizer."""
+        if self.model is None:
+            return {}
+        return {"model": {TOKENIZER: sha256_of(model_folder(self.model) / TOKENIZER)}}
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
-        """Trains the tokenizer and saves it as a stock Hugging Face one in `work/model`."""
+        """Saves the tokenizer as a stock Hugging Face one in `work/model`, once it is trained or
+        taken from the given model.
+
+        Raises:
+            RecipeError: the given one is not what the recipe says.
+            DataError: there is no text to train one on.
+        """
+        if self.model is not None:
+            return self._taken(self.model, work)
         corpus = _Corpus(self.bpe.corpus_bytes)
         texts = chain.from_iterable(
             corpus.texts(part, context.seed, self.name, _room(part, self.mixture))
@@ -58,6 +79,18 @@ class TokenizerStage(StageKind):
             "corpus_bytes": corpus.bytes,
             "corpus_texts": corpus.count,
             "corpus_sha256": corpus.sha256.hexdigest(),
+        }
+        return Made(tokens=0, numbers=numbers)
+
+    def _taken(self, model: Path, work: Path) -> Made:
+        refuse_other_tokenizer(model, self.bpe)
+        tokenizer = Tokenizer.load(model_folder(model))
+        tokenizer.save(work / "model")
+        numbers = {
+            "vocab_size": tokenizer.vocab_size,
+            "text_vocab_size": tokenizer.text_vocab_size,
+            "sha256": tokenizer.sha256,
+            "given": model.as_posix(),
         }
         return Made(tokens=0, numbers=numbers)
 

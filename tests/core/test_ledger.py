@@ -165,7 +165,7 @@ def test_time_is_counted_over_sessions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "spelled"),
-    [(0, "0"), (999, "999"), (999.6, "1.00k"), (12345, "12.3k"), (2e6, "2.00M"), (3.3e9, "3.30G")],
+    [(0, "0"), (999, "999"), (999.6, "1.00k"), (12345, "12.3k"), (2e6, "2.00M"), (3.3e9, "3.30B")],
 )
 def test_counts_are_short(count: float, spelled: str) -> None:
     assert spell_count(count) == spelled

@@ -16,7 +16,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 def test_every_source_of_a_shipped_recipe_can_be_tried_out(path: Path, tmp_path: Path) -> None:
     """Drills alone are token runs, from which no tokenizer can learn: they were refused."""
     recipe = load(path)
-    trial = try_out(recipe, tmp_path)
+    trial = try_out(recipe, tmp_path, "stand in")
     asked = {(stage.name, part.title) for stage in recipe.stages for part in stage.mixture}
     assert trial.parts.keys() == asked
     assert all(tried.tokens > 0 for tried in trial.parts.values())

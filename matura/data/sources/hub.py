@@ -18,10 +18,8 @@ from matura.data.configs import chosen, kind_of
 from matura.data.hub import Shelf, shelf
 from matura.data.lines import LINE_LIMIT_BYTES, BadLine, decoded, lines
 from matura.data.rows import parsed, text_at
-from matura.data.source import Source
+from matura.data.source import CHARS_PER_TOKEN, Source
 from matura.data.sources.parquet import Value, same, texts
-
-CHARS_PER_TOKEN = 4
 
 
 class Hub(Source):

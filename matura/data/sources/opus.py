@@ -16,10 +16,9 @@ from matura.core.types import Document, Given
 from matura.data.download import download
 from matura.data.lines import BadLine, decoded, lines
 from matura.data.network import cache_folder
-from matura.data.source import Source
+from matura.data.source import CHARS_PER_TOKEN, Source
 
 BASE = "https://object.pouta.csc.fi"
-CHARS_PER_TOKEN = 4
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 

@@ -5,13 +5,15 @@ What stands in `val` is never trained on, however it was chosen; nothing is spli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from matura.core.errors import DataError
+from pydantic import PositiveInt
+
+from matura.core.errors import DataError, NotHereError
 from matura.core.types import Conversation, Document, Given
-from matura.data.source import Source
+from matura.data.source import CHARS_PER_TOKEN, OWN, Source
 from matura.data.sources.jsonl import Jsonl
 from matura.data.tokens import TokenFolder
 
@@ -27,6 +29,10 @@ class Prepared(Source):
     kind: Literal["prepared"] = "prepared"
     path: Path
     """The folder."""
+    token_budget: PositiveInt | None = None
+    """Of the training data, stop after about so many tokens (of text, four characters each)."""
+    licence: str = OWN
+    """Under which it may be used; what you prepared yourself is your own."""
 
     @property
     def is_text(self) -> bool:
@@ -42,12 +48,39 @@ class Prepared(Source):
         if given.split == "exam":
             return
         name = TRAIN if given.split == "train" else VALIDATION
+        budget = self.token_budget if given.split == "train" else None
         if self.is_text:
-            yield from Jsonl(path=self.path / f"{name}.jsonl").read(given)
+            yield from _within(Jsonl(path=self.path / f"{name}.jsonl").read(given), budget)
             return
         if not self.path.is_dir():
-            raise DataError(f"{self.path}: no such folder")
+            raise NotHereError(f"{self.path}: no such folder")
         folder = TokenFolder.open(self.path)
         if given.tokenizer is None:
             raise DataError(f"{self.path}: holds tokens, and a tokenizer is trained on text")
-        yield from folder.documents(name, given.tokenizer)
+        yield from _within(folder.documents(name, given.tokenizer), budget)
+
+    def tokens(self) -> int:
+        """How many are read for training from token files.
+
+        Raises:
+            DataError: there are none, or they are damaged.
+        """
+        count = TokenFolder.open(self.path).count(TRAIN)
+        return min(count, self.token_budget or count)
+
+
+def _within(
+    items: Iterable[Document | Conversation], budget: int | None
+) -> Iterator[Document | Conversation]:
+    """The items up to the one that fills the budget."""
+    chars = 0
+    for item in items:
+        yield item
+        if budget is None:
+            continue
+        if isinstance(item, Document):
+            chars += len(item.text) + CHARS_PER_TOKEN * len(item.ids or ())
+        else:
+            chars += sum(len(turn.content) for turn in item.messages)
+        if chars >= budget * CHARS_PER_TOKEN:
+            return

@@ -1,0 +1,107 @@
+"""A model that was made elsewhere, as a recipe goes on from it: where it lies, and whether it is
+what the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matura.core.disk import read_json
+from matura.core.errors import DataError, NotHereError, RecipeError
+from matura.core.store import RECORD
+from matura.stages.parts import ModelSpec, TokenizerSpec
+from matura.text.tokenizer import Tokenizer
+
+MODEL, WEIGHTS, CONFIG, TOKENIZER = "model", "model.safetensors", "config.json", "tokenizer.json"
+
+
+def model_folder(path: Path) -> Path:
+    """Where the Hugging Face folder of a given model lies.
+
+    Raises:
+        NotHereError: there is nothing.
+        DataError: there is something else.
+    """
+    if not path.exists():
+        raise NotHereError(
+            f"{path}: no such folder; a model to go on from is made by `matura run RECIPE`, and is "
+            "one of its stages (runs/NAME/STAGE@1)"
+        )
+    for folder in (path / MODEL, path):
+        if all((folder / name).is_file() for name in (CONFIG, TOKENIZER, WEIGHTS)):
+            return folder
+    if stages := sorted(at.parent.name for at in path.glob(f"*@*/{RECORD}")):
+        raise DataError(f"{path}: a run; name the stage to go on from: {', '.join(stages)}")
+    raise DataError(f"{path}: no model; expected {CONFIG}, {TOKENIZER} and {WEIGHTS}")
+
+
+def spec_of(path: Path) -> tuple[ModelSpec, TokenizerSpec]:
+    """A given model's shape and tokenizer, as a recipe spells them.
+
+    Raises:
+        StoreError: it is of a make that Matura does not know.
+    """
+    from matura.models import hf
+
+    folder = model_folder(path)
+    shape, tokenizer = hf.read_config(folder), Tokenizer.load(folder)
+    told: dict[str, Any] = {name: getattr(shape, name) for name in ModelSpec.model_fields}
+    model = ModelSpec(
+        **told | {"head_dim": shape.head_width, "intermediate_size": shape.inner_width}
+    )
+    return model, TokenizerSpec(
+        vocab_size=tokenizer.vocab_size,
+        dialect=tokenizer.dialect,
+        split=tokenizer.cut,
+        spare=tokenizer.spare,
+    )
+
+
+def refuse_other_shape(stage: str, path: Path, asked: ModelSpec) -> None:
+    """Holds a given model to the recipe's `model`; rows may be shorter than it reads.
+
+    Raises:
+        RecipeError: its shape is another.
+    """
+    from matura.models.decoder import DecoderConfig
+
+    found, _ = spec_of(path)
+    spelled = asked.model_dump() | {"kv_heads": asked.kv_heads or asked.heads, "vocab_size": 1}
+    shape = DecoderConfig(**spelled)
+    whole = spelled | {"head_dim": shape.head_width, "intermediate_size": shape.inner_width}
+    other = [
+        f"{name} {there} (the recipe's is {whole[name]})"
+        for name, there in found.model_dump().items()
+        if (there < whole[name] if name == "sequence_length" else there != whole[name])
+    ]
+    if other:
+        raise RecipeError(
+            f"{stage}: the model in {path} has {', '.join(other)}; say so in the recipe's 'model', "
+            "or give another"
+        )
+
+
+def refuse_other_tokenizer(path: Path, asked: TokenizerSpec) -> None:
+    """Holds a given model's tokenizer to the recipe's `tokenizer`.
+
+    Raises:
+        RecipeError: it is another: tokens of the one mean nothing to a model of the other.
+    """
+    _, found = spec_of(path)
+    other = [
+        f"{name} {getattr(found, name)!r} (the recipe's is {getattr(asked, name)!r})"
+        for name in ("vocab_size", "dialect", "split", "spare")
+        if getattr(found, name) != getattr(asked, name)
+    ]
+    if other:
+        raise RecipeError(
+            f"tokenizer: that of the model in {path} has {', '.join(other)}; say so in the "
+            "recipe's 'tokenizer', or give another model"
+        )
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What a stage's record says; nothing for a model without one."""
+    folder = model_folder(path)
+    place = folder.parent / RECORD if folder.name == MODEL else folder / RECORD
+    return dict(read_json(place)) if place.is_file() else {}
