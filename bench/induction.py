@@ -25,7 +25,7 @@ from induction_found import BASE, Sat, found, markdown
 from induction_plot import drawing
 
 from matura.core.disk import delete, replace_atomically
-from matura.core.errors import GateClosed, MaturaError, RedLine, StoreError
+from matura.core.errors import DriftError, GateClosed, MaturaError, RedLine, StoreError
 from matura.core.ledger import Ledger
 from matura.core.store import Folder, latest
 from matura.exams.exam import Hall, score_from_json
@@ -43,7 +43,7 @@ RUNS, TINY_RUNS = Path("runs") / "induction", Path("runs") / "induction-tiny"
 MORE = "more"
 """The stage in which the base reads on."""
 COPYING = ".copying"
-TINY_TOKENS, TINY_BYTES = 8_192, 400_000
+TINY_TOKENS, TINY_BYTES = 4_096, 400_000
 
 Plain = dict[str, Any]
 
@@ -244,6 +244,8 @@ def main(words: Sequence[str] | None = None) -> int:
         sats = list(measured(recipes, asked.seeds, runs, Ledger()))
     except MaturaError as problem:
         print(f"error: {problem}", file=sys.stderr)
+        if isinstance(problem, DriftError):
+            print(f"Here: another folder by --runs, or none of that in {runs}.", file=sys.stderr)
         return problem.exit_code
     about_it = {
         "recipe": asked.recipe.name,

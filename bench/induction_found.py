@@ -105,7 +105,8 @@ def _bpb(sats: Sequence[Sat]) -> Plain:
     """Bits per byte: each seed's as the exam gave it, and of the same documents in all seeds."""
     sizes = summed([sizes_of(sat) for sat in sats])
     cells = {sat.seed: sat.scores["bpb"].overall for sat in sats}
-    return {**spread(sizes), "draws": len(sizes), "seeds": _each(cells)}
+    kind = "rows" if next(iter(sizes)) in sats[0].row_bytes else "documents"
+    return {**spread(sizes), "draws": f"{len(sizes)} {kind}", "seeds": _each(cells)}
 
 
 def _each(cells: Mapping[int, Cell]) -> list[Plain]:
@@ -210,8 +211,9 @@ def markdown(results: Plain) -> Iterator[str]:
 def _bits(results: Plain) -> Iterator[str]:
     """Bits per byte, and what they changed by."""
     seeds, change = results["seeds"], results["change"]
-    yield "Bits per byte of text held out of the base's (lower is better), and changes, document by"
-    yield f"document ({results['bpb'][BASE]['draws']} of them):"
+    draws = results["bpb"][BASE]["draws"]
+    yield f"Bits per byte of text held out of the base's ({draws}; lower is better), and what it"
+    yield "changed by on each of them:"
     yield ""
     each = [f"seed {seed}" for seed in seeds]
     yield from _table("", *each, "all seeds", "since the base", "against more text")
