@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= recipes/quickstart.yaml
+UNTIL ?=
 
 .PHONY: help install quickstart test check fmt clean
 
 help:
 	@echo "make quickstart   install, climb $(RECIPE), end with the transcript and the report"
+	@echo "                  (UNTIL=format climbs no higher than that stage)"
 	@echo "make install      make .venv and install what running needs"
 	@echo "make test         install the test extras and run every test"
 	@echo "make check        lint, formatting, types and the house test"
@@ -29,7 +31,7 @@ $(BIN)/python:
 install: .venv/installed
 
 quickstart: install
-	$(BIN)/matura run $(RECIPE)
+	$(BIN)/matura run $(RECIPE) $(if $(UNTIL),--until $(UNTIL))
 	@echo "talk to it: $(BIN)/matura chat runs/quickstart"
 
 # two workers of one thread each: torch's own threads would only wait for each other

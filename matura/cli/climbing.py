@@ -35,6 +35,10 @@ def run(
         str | None,
         typer.Option(metavar="STAGE", help="Make this stage and all above it once more."),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Climb no higher; without it, the next run goes on."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Climb: make every stage of RECIPE, examine it, and go up only if it passed.
@@ -47,7 +51,7 @@ def run(
 
     asked = load(recipe, set_ or (), scale=scale)
     try:
-        climb(asked, runs, rebuild=rebuild)
+        climb(asked, runs, rebuild=rebuild, until=until)
     except GateClosed:
         _told(runs / asked.name, json=json)
         raise

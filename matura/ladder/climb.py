@@ -47,29 +47,45 @@ class Climbed:
 
 
 def climb(
-    recipe: Recipe, runs_root: Path, *, rebuild: str | None = None, ledger: Ledger | None = None
+    recipe: Recipe,
+    runs_root: Path,
+    *,
+    rebuild: str | None = None,
+    until: str | None = None,
+    ledger: Ledger | None = None,
 ) -> Climbed:
-    """Every stage of the recipe in `runs_root/<recipe's name>`, those already there skipped.
+    """Every stage of the recipe in `runs_root/<recipe's name>`, those already there skipped; or
+    those up to `until`.
 
     Raises:
-        RecipeError: `rebuild` names no stage.
+        RecipeError: `rebuild` or `until` names no stage, or `rebuild` one above `until`.
         DriftError: a folder was made from something else, and was not asked to be rebuilt.
         StoreError: the run folder is in use, torn, corrupt or cannot be written.
         GateClosed: a stage did not pass, or forgot too much.
     """
     run = runs_root / recipe.name
     ledger = ledger or Ledger()
-    if rebuild is not None and rebuild not in [stage.name for stage in recipe.ladder]:
-        known = did_you_mean(rebuild, (stage.name for stage in recipe.ladder))
-        raise RecipeError(f"--rebuild {rebuild}: no such stage{known}")
+    last = _last(recipe, rebuild, until)
     preflight(run)
     with RunLock(run):
         recipe = taken_over(recipe, run, rebuild=rebuild, ledger=ledger)
-        steps = decide(recipe, run, rebuild)
+        steps = decide(recipe, run, rebuild)[: last + 1]
         preflight(run, need_bytes=least_bytes(recipe, steps))
         replace_atomically(run / RECIPE, spell(recipe).encode())
         _tidy(run, steps)
         return _climb(recipe, run, steps, ledger)
+
+
+def _last(recipe: Recipe, rebuild: str | None, until: str | None) -> int:
+    """The number of the last stage to climb."""
+    names = [stage.name for stage in recipe.ladder]
+    for option, name in (("--rebuild", rebuild), ("--until", until)):
+        if name is not None and name not in names:
+            raise RecipeError(f"{option} {name}: no such stage{did_you_mean(name, names)}")
+    last = len(names) - 1 if until is None else names.index(until)
+    if rebuild is not None and names.index(rebuild) > last:
+        raise RecipeError(f"--rebuild {rebuild}: stands above --until {until}")
+    return last
 
 
 def _climb(recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger) -> Climbed:
