@@ -8,6 +8,7 @@ was "like" one with which it had not a word in common.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from mmap import MADV_DONTNEED, mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,11 @@ WINDOW = 16
 """Neighbours that a document is compared with among those that share a band. Where more share it
 that is boilerplate, and comparing all pairs would take the square of their number."""
 KEYS_BYTES = 2**27
-PAIRS = 2**13
-"""Compared at once: 8 MB of signatures."""
+PAIRS = 2**12
+"""Compared at once: 4 MB of signatures."""
+MAPPED_BYTES = 2**28
+"""A larger memory map is given back to the system after each look, for its pages count as memory of
+the process; a smaller one is left alone, as that takes time."""
 STAYING = 256
 """Documents of one group that may stay before the rest is grouped anew, more strictly."""
 
@@ -39,7 +43,14 @@ def agreement(signatures: Signatures, left: Ids, right: Ids) -> NDArray[np.float
     for start in range(0, len(left), PAIRS):
         some = slice(start, start + PAIRS)
         found[some] = (signatures[left[some]] == signatures[right[some]]).mean(axis=1)
+        _give_back(signatures)
     return found
+
+
+def _give_back(signatures: Signatures) -> None:
+    pages = signatures.base
+    if isinstance(pages, mmap) and signatures.nbytes > MAPPED_BYTES:
+        pages.madvise(MADV_DONTNEED)
 
 
 def near_duplicates(
@@ -141,6 +152,7 @@ class _Search:
                     hashed *= np.uint64(0x9E3779B97F4A7C15)
                     hashed ^= hashed >> np.uint64(32)
                 keys[start : start + PAIRS] = hashed
+                _give_back(self._signatures)
             yield keys
 
     def _band(self, documents: Ids, keys: Hashes, parents: Ids, level: float) -> None:

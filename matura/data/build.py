@@ -19,6 +19,7 @@ from matura.core.rng import rng
 from matura.core.types import Conversation, Document, Example, Given, Split, TextCodec
 from matura.data.cleaner import CleanedSource
 from matura.data.conversations import item
+from matura.data.deduped import DedupedSource
 from matura.data.lines import BadLine, decoded, lines
 from matura.data.rows import parsed
 from matura.data.source import Source
@@ -67,6 +68,9 @@ class Built:
     notes: list[str] = field(default_factory=list)
     cleaned: dict[str, Any] = field(default_factory=dict)
     """What became of the documents before, where they were cleaned; what it `made` was read."""
+    deduped: dict[str, Any] = field(default_factory=dict)
+    """What became of them after that, where duplicates were looked for; what it `kept` was
+    read."""
 
     @property
     def trained_share(self) -> float:
@@ -88,6 +92,7 @@ class Built:
             "first": self.first,
             "notes": list(self.notes),
             "cleaned": dict(self.cleaned),
+            "deduped": dict(self.deduped),
         }
 
 
@@ -136,8 +141,9 @@ def training_texts(
 def divided_by_content(source: Readable) -> bool:
     """Whether `build` splits what is read; lessons and sources that make things up do it
     themselves."""
-    made_of = source.source if isinstance(source, CleanedSource) else source
-    return isinstance(made_of, Source) and not made_of.splits_itself
+    while isinstance(source, CleanedSource | DedupedSource):
+        source = source.source
+    return isinstance(source, Source) and not source.splits_itself
 
 
 def held_out(path: Path) -> list[Document]:
@@ -233,8 +239,12 @@ class _Work:
             built.notes.append("too few documents for all splits: cut into sections first")
         if self._gathering.division.moved:
             built.notes.append("too few items for all splits: the nearest were moved")
-        if isinstance(self._gathering.source, CleanedSource):
-            built.cleaned = self._gathering.source.counts.as_dict()
+        source = self._gathering.source
+        if isinstance(source, DedupedSource):
+            built.deduped = source.counts.as_dict()
+            source = source.source
+        if isinstance(source, CleanedSource):
+            built.cleaned = source.counts.as_dict()
         built.kept, built.dropped = dict(self._kept), dict(self._dropped)
         built.lengths = _quantiles(self._lengths)
         built.trained_lengths = _quantiles(self._trained)

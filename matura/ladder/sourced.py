@@ -35,13 +35,19 @@ class SourceSeen:
     """Trained tokens per training example, likewise; empty in runs of older versions."""
     cleaned: Mapping[str, Any]
     """What became of the documents before, if they were cleaned."""
+    deduped: Mapping[str, Any]
+    """What became of them after that, if duplicates were looked for."""
 
     def lines(self) -> Iterator[str]:
-        """What there is to tell, in two lines; in three if it was cleaned."""
+        """What there is to tell, in two lines, and in one each if it was cleaned and if duplicates
+        were looked for."""
         if self.cleaned:
             told = f"{self.cleaned['read']:,} cleaned: {self.cleaned['kept']:,} kept"
             told += f" ({self.cleaned['changed']:,} changed), {self.cleaned['made']:,} made of them"
             yield f"{told}; dropped: {_listed(self.cleaned['dropped'])}"
+        if self.deduped:
+            told = f"{self.deduped['read']:,} compared: {self.deduped['kept']:,} kept"
+            yield f"{told}; dropped: {_listed(self.deduped['dropped'])}"
         told = f"{self.read:,} read: {_listed(self.kept)}; dropped: {_listed(self.dropped)}"
         if self.left_out:
             told += f"; left out of rows: {_listed(self.left_out)}"
@@ -74,6 +80,7 @@ def source_seen(built: Mapping[str, Any], laid_out: Mapping[str, Any]) -> Source
         lengths=dict(built["lengths"]),
         trained_lengths=dict(built.get("trained_lengths", {})),
         cleaned=dict(built.get("cleaned", {})),
+        deduped=dict(built.get("deduped", {})),
     )
 
 

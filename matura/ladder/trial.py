@@ -21,6 +21,7 @@ from matura.core.rng import fraction, rng
 from matura.core.types import Conversation, Document, Given
 from matura.data.build import build, divided_by_content, held_out
 from matura.data.cleaner import CleanedSource
+from matura.data.deduped import DedupedSource
 from matura.data.source import CHARS_PER_TOKEN, Source
 from matura.data.sources.prepared import Prepared
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE, content_key, split_of
@@ -94,8 +95,8 @@ class _Read:
     bytes: int
     whole: float
     """How many times as much there is in all; 1 if all was read."""
-    cleaned: dict[str, Any]
-    """What became of them, if they were cleaned."""
+    before: Mapping[str, Any]
+    """What became of the documents, if they were `cleaned` or `deduped`."""
     declared: int | None = None
     """The tokens of a source that is not here, which others' items stand for."""
 
@@ -212,7 +213,7 @@ class _Chosen:
     """How many times as much the whole is."""
     reading_s: float = 0.0
     bytes: int = 0
-    cleaned: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
     tokens: int | None = None
     """Of the training split, where they are known from elsewhere."""
     declared: int | None = None
@@ -251,7 +252,7 @@ def _tried(
         seconds=chosen.reading_s + took * max(1.0, tokens / info.tokens),
         bytes=chosen.bytes,
         exact=chosen.times == 1.0,
-        counted=built.as_dict() | {"cleaned": chosen.cleaned},
+        counted={**built.as_dict(), **chosen.before},
         declared=chosen.declared,
     )
 
@@ -273,7 +274,7 @@ def _chosen(
             read.whole * read.bytes / max(1, _size(kept)),
             2 * read.seconds,
             round(read.bytes * read.whole),
-            read.cleaned,
+            read.before,
             None if read.declared is None else round(read.declared * share),
             read.declared,
         )
@@ -329,7 +330,7 @@ def _read(
 ) -> _Read:
     """As much of the source as can be read in `READ_S`, once for all stages that share it."""
     source = part.source
-    key = f"{canonical([source, part.clean])}:{codec is None}"
+    key = f"{canonical([source, part.clean, part.dedup])}:{codec is None}"
     if divided_by_content(source):
         key = key.rpartition(":")[0]
     if key in seen:
@@ -353,7 +354,7 @@ def _found(part: Part, stage: str, given: Given) -> _Read:
     items: list[Item] = []
     began, busy = time.monotonic(), time.process_time()
     ended = True
-    readable = part.readable
+    readable = part.model_copy(update={"dedup": None}).readable
     for item in readable.read(given):
         items.append(item)
         if time.process_time() - busy > READ_S or time.monotonic() - began > 5 * READ_S:
@@ -362,11 +363,17 @@ def _found(part: Part, stage: str, given: Given) -> _Read:
     tokenless = codec is None and not divided_by_content(source)
     if not items and not tokenless:  # token runs are nothing that a tokenizer could learn from
         raise DataError(f"{stage}: the source {source.kind!r} yielded nothing")
+    raw_size, before = _size(items), {}
+    if isinstance(readable, CleanedSource):
+        before["cleaned"] = readable.counts.as_dict()
+        raw_size = readable.counts.read_chars
+    if part.dedup:  # among what was read; a longer reading would find more
+        once = DedupedSource(_Sample(items=items), part.dedup)
+        items = list(once.read(given))
+        before["deduped"] = once.counts.as_dict()
     took, size = time.monotonic() - began, _size(items)
-    raw = readable.counts.read_chars if isinstance(readable, CleanedSource) else size
-    whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, raw))
-    cleaned = readable.counts.as_dict() if isinstance(readable, CleanedSource) else {}
-    return _Read(items, took * whole, size, whole, cleaned)
+    whole = 1.0 if ended else max(1.0, _bytes_there(source) / max(1, raw_size))
+    return _Read(items, took * whole, size, whole, before)
 
 
 def _bytes_there(source: Frozen) -> float:

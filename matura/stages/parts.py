@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -23,6 +24,8 @@ from matura.data import clean as cleaners
 from matura.data import sources
 from matura.data.build import Readable, divided_by_content
 from matura.data.cleaner import CleanedSource, Cleaner
+from matura.data.dedup import Duplicates
+from matura.data.deduped import DedupedSource
 from matura.data.source import Source
 from matura.exams import exam
 from matura.lessons import lesson
@@ -75,6 +78,25 @@ def exam_kinds() -> dict[str, type[Frozen]]:
     return dict(exam.kinds())
 
 
+def _spelled_out(given: Any) -> Any:
+    match given:
+        case "near":
+            return {}
+        case "exact":
+            return {"near": False}
+        case str():
+            raise ValueError(f"{given!r} is not one of 'near', 'exact' or {{threshold: 0.8, …}}")
+    return given
+
+
+Dedup = Annotated[
+    Duplicates | None,
+    BeforeValidator(
+        _spelled_out, json_schema_input_type=Literal["near", "exact"] | Duplicates | None
+    ),
+]
+
+
 class Part(Frozen):
     """One source of a mixture and its share of the stage's tokens."""
 
@@ -84,6 +106,8 @@ class Part(Frozen):
     share: Share
     clean: tuple[Annotated[Cleaner, OneOf("kind", cleaner_kinds)], ...] = ()
     """What is done to its documents first, one after the other: `[{kind: code}]`."""
+    dedup: Dedup = None
+    """What is left out then: `near` duplicates, `exact` ones alone, or `{threshold: 0.9}`."""
     name: Annotated[str, Field(pattern=NAME)] | None = None
     """How reports call it; the source's kind if absent."""
     max_repeats: float = Field(default=5.0, gt=0)
@@ -91,9 +115,10 @@ class Part(Frozen):
 
     @model_validator(mode="after")
     def _cleanable(self) -> Part:
-        if self.clean and not divided_by_content(self.source):
+        asked = "clean" if self.clean else "dedup" if self.dedup else None
+        if asked and not divided_by_content(self.source):
             raise ValueError(
-                f"'clean' is for text that was found; {self.source.kind!r} makes it up"
+                f"'{asked}' is for text that was found; {self.source.kind!r} makes it up"
             )
         return self
 
@@ -104,10 +129,11 @@ class Part(Frozen):
 
     @property
     def readable(self) -> Readable:
-        """The source, cleaned if so asked."""
-        if self.clean and isinstance(self.source, Source):
-            return CleanedSource(self.source, self.clean)
-        return self.source
+        """The source, cleaned and without duplicates if so asked."""
+        if not isinstance(self.source, Source):
+            return self.source
+        found = CleanedSource(self.source, self.clean) if self.clean else self.source
+        return DedupedSource(found, self.dedup) if self.dedup else found
 
 
 class Replay(Frozen):
