@@ -178,7 +178,7 @@ def compared(mess: Mess, stage: Path, counts: dict[str, Any]) -> Found:
 
 def decoded(stage: Path, name: str) -> Iterator[bytes]:
     """What a source's shards and held-out file hold, as bytes."""
-    from matura.data.build import held_out
+    from matura.data.held import held_out
     from matura.text.shards import Shard
     from matura.text.tokenizer import Tokenizer
 

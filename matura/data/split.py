@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +23,6 @@ SECTION_CHARS = 4000
 Item = Document | Conversation
 
 _BESIDES = ("context", "think", "cite")
-_SPACE = re.compile(r"\s+")
 
 
 def content_of(item: Item) -> str:
@@ -48,7 +46,7 @@ def content_key(item: Item) -> str:
 
 def place_of(item: Item) -> float:
     """A number in [0, 1) from the content, case and white space aside."""
-    return fraction(_SPACE.sub(" ", content_of(item)).strip().casefold())
+    return fraction(" ".join(content_of(item).split()).casefold())
 
 
 def split_of(item: Item) -> Split:

@@ -10,7 +10,7 @@ from matura.core.leaves import did_you_mean
 from matura.core.ledger import Ledger
 from matura.core.store import latest
 from matura.core.types import Document, Score
-from matura.data.build import held_out
+from matura.data.held import held_out
 from matura.exams import exam as exams
 from matura.exams.exam import Exam, Hall
 from matura.ladder.models import Found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from matura.core.errors import StoreError
 from matura.core.types import Document
-from matura.data.build import held_out
+from matura.data.held import held_out
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
 

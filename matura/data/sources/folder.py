@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -51,17 +51,26 @@ class Folder(Source):
 
     def read(self, given: Given) -> Iterator[Document]:
         """Each file as one document; its id is the path below the folder."""
-        found = 0
-        for path, name in self._files():
-            text = self._text(path)
-            if text.strip():
-                found += 1
-                yield Document(text=text, id=name)
+        found = False
+        for document in self._documents(self.files()):
+            found = True
+            yield document
         if not found:
             wanted = ", ".join(self.suffixes)
             raise DataError(f"{self.path}: no text in files ending in {wanted}")
 
-    def _files(self) -> Iterator[tuple[Path, str]]:
+    def documents(self, names: Iterable[str]) -> Iterator[Document]:
+        """Those of its files alone, by their paths below the folder."""
+        return self._documents((self.path / name, name) for name in names)
+
+    def _documents(self, files: Iterable[tuple[Path, str]]) -> Iterator[Document]:
+        for path, name in files:
+            text = self._text(path)
+            if text.strip():
+                yield Document(text=text, id=name)
+
+    def files(self) -> Iterator[tuple[Path, str]]:
+        """Each file and its path below the folder, in order."""
         if self.path.is_file():
             yield self.path, self.path.name
             return

@@ -30,7 +30,7 @@ class MarkedShards(Source):
         Raises:
             DataError: a shard is damaged, holds no document, or there is none.
         """
-        for path in self._shards():
+        for path in self.files():
             found = False
             for document in read_marked(path, limit_bytes=self.document_limit_bytes):
                 found = True
@@ -38,7 +38,8 @@ class MarkedShards(Source):
             if not found:
                 raise DataError(f"{path}: no document; expected '==== DOC START ====' lines")
 
-    def _shards(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The shards, in the order they are read."""
         if not self.path.is_dir():
             return [self.path]
         found: list[Path] = []

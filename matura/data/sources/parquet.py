@@ -62,7 +62,7 @@ class Parquet(Source):
     def read(self, given: Given) -> Iterator[Document]:
         """Each row that the filter lets through."""
         only = (self.filter_field, self.filter_value) if self.filter_field else None
-        for path, name in named(self._files()):
+        for path, name in named(self.files()):
             found = False
             for number, text in texts(path, self.field, only, limit_bytes=self.row_limit_bytes):
                 found = True
@@ -71,7 +71,8 @@ class Parquet(Source):
                 where = f" where {self.filter_field!r} is {self.filter_value!r}" if only else ""
                 raise DataError(f"{path}: no rows with text{where}")
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files, in the order they are read."""
         if isinstance(self.path, tuple):
             return list(self.path)
         if not self.path.is_dir():
