@@ -55,6 +55,12 @@ def bytes_here(url: str, here: int, total: int | None) -> None:
         print(harmless(f"{url}: {here / 1e6:,.1f}{of} MB"), end=end, file=sys.stderr, flush=True)
 
 
+def documents_here(name: str, count: int) -> None:
+    """How many documents of a source were looked at, likewise; nothing off a terminal."""
+    if sys.stderr.isatty():
+        print(harmless(f"{name}: {count:,} documents"), end="\r", file=sys.stderr, flush=True)
+
+
 def harmless(text: str) -> str:
     """Control characters made visible: what a model or a file says may not steer a terminal."""
     return _CONTROL.sub(lambda hit: f"\\x{ord(hit[0]):02x}", text)

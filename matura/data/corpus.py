@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from matura.core.disk import replace_atomically
-from matura.core.errors import DataError
+from matura.core.errors import DataError, RecipeError
 from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Document, Given
@@ -40,9 +42,23 @@ def source_at(
 
     Raises:
         DataError: there is nothing.
+        RecipeError: an encoding, a suffix or a layout that cannot be.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
+    try:
+        return _source_at(path, suffixes, encoding, layout, each)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "settings"
+        raise RecipeError(
+            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
+
+
+def _source_at(
+    path: Path, suffixes: Sequence[str], encoding: str, layout: str | None, each: str | None
+) -> Source:
     if path.is_dir() and next(path.glob("shard-*.txt"), None) is not None:
         return MarkedShards(path=path)
     if path.name.endswith(ENDINGS) or (path.is_file() and is_array(path)):

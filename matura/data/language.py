@@ -108,7 +108,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA = re.compile("[\u3041-\u30ff]")
 _OTHER_SCRIPTS = re.compile("[\u0370-\u03ff\u0530-\u10ff\u1100-\u11ff\u1200-\u1fff\uac00-\ud7af]")
-_CODE_LINE = re.compile(
+CODE_LINE = re.compile(
     r"[;{}]\s*(?://.*|/\*.*)?$ | ^\s*[\])}]+[,;)]*$"
     r"| ^\s*(?:\#include|\#define|\#!|//|/\*|@\w+|</?\w)"
     r"| ^\s*(?:def|class|elif|except|import|from\s[\w.]+\simport|return|func|fn|let|const|var"
@@ -139,7 +139,7 @@ def language(text: str) -> Guess:
     """
     sample = _sample(text)
     lines = [line.rstrip() for line in sample.splitlines() if line.strip()]
-    code = sum(_CODE_LINE.search(line[:300]) is not None for line in lines) / max(1, len(lines))
+    code = sum(CODE_LINE.search(line[:300]) is not None for line in lines) / max(1, len(lines))
     least = LEAST_SIGNS_OF_CODE if len(lines) >= FEW_LINES else LEAST_SIGNS_IN_FEW_LINES
     if code > least:
         return Guess("code", min(1.0, code / (2 * least)))
