@@ -20,11 +20,13 @@ from matura.core.types import Conversation, Document
 from matura.data.arrays import is_array, rows
 from matura.data.conversations import Format, Reader
 from matura.data.lines import LINE_LIMIT_BYTES, BadLine, status, whole
+from matura.data.marked import is_marked, read_marked
 from matura.data.sources.folder import text_of
+from matura.data.sources.parquet import Parquet, judged
 from matura.data.split import content_key
 from matura.text.shards import Shard
 
-Kind = Literal["jsonl", "recipe", "shard", "text"]
+Kind = Literal["jsonl", "recipe", "shard", "text", "parquet", "marked"]
 MOST_ERRORS = 50
 FIRST_CHARS = 200
 FIRST_TURN_CHARS = 160
@@ -84,11 +86,11 @@ class Report:
 def kind_of(path: Path) -> Kind:
     """What a file is, by its name: shards, recipes and JSON lines have their own endings."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
-    if last == ".shard":
-        return "shard"
+    if last in (".shard", ".parquet"):
+        return "shard" if last == ".shard" else "parquet"
     if last in (".yaml", ".yml", ".json"):
         return "recipe"
     return "jsonl" if last in (".jsonl", ".ndjson") else "text"
@@ -110,10 +112,18 @@ def check(
         status(path)
         if kind is None and is_array(path):  # a recipe is an object
             report.kind = "jsonl"
+        if kind is None and report.kind == "text" and is_marked(path):
+            report.kind = "marked"
         if report.kind == "jsonl":
             _check_rows(path, report, Reader(format))
         elif report.kind == "shard":
             _check_shard(path, report)
+        elif report.kind == "parquet":
+            _check_parquet(path, report)
+        elif report.kind == "marked":
+            for document in read_marked(path):
+                report.rows += 1
+                _count(Document(text=document.text, id=document.id), report)
         elif report.kind == "text":
             _check_text(path, report)
         else:
@@ -145,6 +155,18 @@ def _check_rows(path: Path, report: Report, reader: Reader) -> None:
         seen.add(key)
     if not report.rows:
         raise DataError(f"{path}: no rows; expected JSON objects, one a line or in one array")
+
+
+def _check_parquet(path: Path, report: Report) -> None:
+    field = Parquet.model_fields["field"].default
+    for number, text in judged(path, field):
+        report.rows += 1
+        if isinstance(text, BadLine):
+            report.add(f"{path}:{number}: {text}")
+        else:
+            _count(Document(text=text, id=str(number)), report)
+    if not report.rows:
+        raise DataError(f"{path}: no rows with text")
 
 
 def _count(thing: Document | Conversation, report: Report) -> None:

@@ -149,6 +149,16 @@ def read_marked(path: Path, *, limit_bytes: int = FILE_LIMIT_BYTES) -> Iterator[
             yield _document(path, number, numbered, limit_bytes)
 
 
+def is_marked(path: Path) -> bool:
+    """Whether a file begins as a text shard does.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with opened(path) as stream:
+        return stream.read(len(START) + 3).removeprefix(b"\xef\xbb\xbf").startswith(START)
+
+
 def _lines(path: Path, stream: IO[bytes], limit_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Each line's number and its bytes, line end included."""
     number = 0

@@ -112,6 +112,25 @@ def texts(
         DataError: damaged, cut or changed while read; no such column; a row that has no text.
         RecipeError: pyarrow is not installed.
     """
+    for number, text in judged(path, field, only, limit_bytes=limit_bytes):
+        if isinstance(text, BadLine):
+            raise DataError(f"{path}:{number}: {text}")
+        yield number, text
+
+
+def judged(
+    path: Path,
+    field: str,
+    only: tuple[str, Value | None] | None = None,
+    *,
+    limit_bytes: int = LINE_LIMIT_BYTES,
+) -> Iterator[tuple[int, str | BadLine]]:
+    """As `texts`, but a row that has no text comes as what is wrong with it, and the rest follows.
+
+    Raises:
+        DataError: damaged, cut or changed while read; no such column.
+        RecipeError: pyarrow is not installed.
+    """
     before = status(path)
     with _told(path), _opened(path) as file:
         _check_columns(path, file, field, only)
@@ -119,7 +138,7 @@ def texts(
         wanted = list(dict.fromkeys([field, *([only[0]] if only else [])]))
         rows = _batch_rows(file, wanted)
         for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
-            yield from _rows(path, batch, field, only, seen + 1, limit_bytes)
+            yield from _rows(batch, field, only, seen + 1, limit_bytes)
             seen += batch.num_rows
         if seen != file.metadata.num_rows:
             raise DataError(f"{path}: {seen} rows, its footer says {file.metadata.num_rows}")
@@ -190,13 +209,12 @@ def _batch_rows(file: ParquetFile, columns: Sequence[str]) -> int:
 
 
 def _rows(
-    path: Path,
     batch: RecordBatch,
     field: str,
     only: tuple[str, Value | None] | None,
     first: int,
     limit_bytes: int,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, str | BadLine]]:
     column = batch.column(field)
     keys = batch.column(only[0]).to_pylist() if only else None
     for place in range(batch.num_rows):
@@ -205,7 +223,8 @@ def _rows(
         try:
             text = _text(column, place, field, limit_bytes)
         except BadLine as problem:
-            raise DataError(f"{path}:{first + place}: {problem}") from None
+            yield first + place, problem
+            continue
         if text.strip():
             yield first + place, text
 
