@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 import matura
-from matura.cli import climbing, inspecting, looking, material, out, preparing, talking
+from matura.cli import climbing, inspecting, looking, material, out, preparing, sifting, talking
 from matura.core.errors import MaturaError
 
 INTERRUPTED, TERMINATED, NO_READER = 130, 143, 141
@@ -42,6 +42,11 @@ DATA_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (material.check, "matura data check chats.jsonl"),
     (material.clean, "matura data clean code src --into corpus --suffix .py"),
     (material.fetch, "matura data fetch recipe.yaml"),
+    (sifting.dedup, "matura data dedup src docs --into corpus --suffix .py"),
+    (
+        sifting.decontaminate,
+        "matura data decontaminate corpus --against gsm8k.jsonl --field question --into clean",
+    ),
     (preparing.prepare, "matura data prepare src --into corpus --vocab-size 8192 --clean code"),
     (inspecting.inspect, "matura data inspect src --suffix .py --clean code --html health.html"),
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,20 @@ class Fingerprints:
         return len(self.exact)
 
 
+@dataclass(slots=True)
+class Tally:
+    """What became of all documents: read = kept + sum of dropped."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Documents left out, by reason."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and words for a record."""
+        return asdict(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Which documents are duplicates, and of what."""
@@ -80,6 +94,12 @@ class Found:
         if self.of[document] < 0:
             return None
         return "exact duplicate" if self.is_exact[document] else "near duplicate"
+
+    def tally(self) -> Tally:
+        """All of them counted."""
+        reasons = {"exact duplicate": self.exact, "near duplicate": self.near}
+        dropped = {reason: count for reason, count in reasons.items() if count}
+        return Tally(len(self.of), len(self.of) - sum(dropped.values()), dropped)
 
 
 def fingerprints(texts: Sequence[str], settings: Duplicates) -> Fingerprints:
@@ -128,6 +148,12 @@ def jaccard(left: Hashes, right: Hashes) -> float:
     """The share of all that either has that both have; each run of words stands there once."""
     both = len(np.intersect1d(left, right, assume_unique=True))
     return both / (len(left) + len(right) - both)
+
+
+def likeness(left: str, right: str, settings: Duplicates) -> float:
+    """How alike two texts are, from 0 to 1, by the runs of words they really have."""
+    found = shingles([_bytes(left), _bytes(right)], settings.ngram)
+    return jaccard(found.of(0), found.of(1))
 
 
 def _bytes(text: str) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from matura.core.errors import DataError
 from matura.core.types import Conversation, Document, Given
-from matura.data.dedup import Duplicates, Found
+from matura.data.dedup import Duplicates, Found, Tally
 from matura.data.spool import Spool
 
 
@@ -19,28 +19,6 @@ class Documents(Protocol):
     def kind(self) -> str: ...
 
     def read(self, given: Given) -> Iterator[Document | Conversation]: ...
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of all documents: read = kept + sum of dropped."""
-
-    read: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Documents left out, by reason."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and words for a record."""
-        return asdict(self)
-
-
-def tally(found: Found) -> Tally:
-    """The counts of what was found."""
-    count = len(found.of)
-    reasons = {"exact duplicate": found.exact, "near duplicate": found.near}
-    dropped = {reason: number for reason, number in reasons.items() if number}
-    return Tally(count, count - sum(dropped.values()), dropped)
 
 
 @dataclass(slots=True)
@@ -74,7 +52,7 @@ class DedupedSource:
             for item in self.source.read(given):
                 spool.add(text_only(item))
             self._found = spool.found(spool.prints())
-            self._spool, self.counts = spool, tally(self._found)
+            self._spool, self.counts = spool, self._found.tally()
         yield from self._spool.kept(self._found)
 
 

@@ -39,7 +39,7 @@ class Spool:
     """
 
     def __init__(self, settings: Duplicates, folder: Path | None = None) -> None:
-        self._settings = settings
+        self._settings, self._folder = settings, folder
         files = ExitStack()
         weakref.finalize(self, files.close)
         try:
@@ -48,7 +48,7 @@ class Spool:
                 for _ in range(3)
             )
         except OSError as problem:
-            raise _refused(problem) from None
+            raise _refused(problem, self._folder) from None
         self._starts = array("q", [0])
         self._waiting: list[str] = []
         self._size = 0
@@ -73,7 +73,7 @@ class Spool:
         try:
             raw = os.pread(self._texts.fileno(), end - start, start)
         except OSError as problem:
-            raise _refused(problem) from None
+            raise _refused(problem, self._folder) from None
         size = NUMBER_BYTES + int.from_bytes(raw[:NUMBER_BYTES], "little")
         name = raw[NUMBER_BYTES:size].decode("utf-8", "surrogatepass")
         return Document(text=raw[size:].decode("utf-8", "surrogatepass"), id=name)
@@ -99,8 +99,7 @@ class Spool:
 
     def kept(self, found: Found) -> Iterator[Document]:
         """Those that are no duplicates, in order."""
-        for number in np.flatnonzero(found.of < 0).tolist():
-            yield self.document(number)
+        return map(self.document, map(int, np.flatnonzero(found.of < 0)))
 
     def _texts_of(self, numbers: Ids) -> list[str]:
         return [self.document(number).text for number in numbers.tolist()]
@@ -116,15 +115,15 @@ class Spool:
         try:
             file.write(raw)
         except OSError as problem:
-            raise _refused(problem) from None
+            raise _refused(problem, self._folder) from None
 
     def _flush(self, file: IO[bytes]) -> None:
         try:
             file.flush()
         except OSError as problem:
-            raise _refused(problem) from None
+            raise _refused(problem, self._folder) from None
 
 
-def _refused(problem: OSError) -> DataError:
-    where = tempfile.gettempdir()
+def _refused(problem: OSError, folder: Path | None) -> DataError:
+    where = folder or tempfile.gettempdir()
     return DataError(f"{where}: no room for documents while they are compared: {reason(problem)}")
