@@ -190,7 +190,7 @@ def _runs(words: Hashes, last: Ids, ngram: int) -> Hashes:
         runs += words[shift : shift + places]
     inside = np.ones(len(words), dtype=np.bool_)
     for back in range(1, ngram):
-        inside[np.maximum(last - back, 0)] = False
+        inside[last[last >= back] - back] = False
     runs = runs[inside[:places]]
     runs ^= runs >> _HALF
     runs *= _LAST
