@@ -40,7 +40,7 @@ def drawn_deduped(report: Deduped) -> Iterator[RenderableType]:
         yield table
     for pair in [pair for pair in report.pairs if pair.change][:PAIRS]:
         yield Text(f"{pair.similarity:.2f} alike: {pair.dropped}, left out for {pair.kept}")
-        yield Text(pair.change.partition("\n")[2], style="dim")
+        yield Text(pair.change, style="dim")
 
 
 def drawn_decontaminated(report: Decontaminated) -> Iterator[RenderableType]:
