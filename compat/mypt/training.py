@@ -121,8 +121,8 @@ def _understood(given: argparse.Namespace) -> Asked:
     data = Prepared(path=given.dataset_dir)
     if not data.path.is_dir():
         raise RecipeError(
-            f"{data.path}: no such folder; chats come from prepare_chat_sft.py, corpora will come "
-            "from `matura data gather`"
+            f"{data.path}: no such folder; chats come from prepare_chat_sft.py, corpora from "
+            "fetch_and_prepare_phase1_5.py"
         )
     prompts = given.eval_prompts_file and file_named(given.eval_prompts_file)
     for path in config.eval_sets.values():
@@ -183,6 +183,7 @@ def _recipe(asked: Asked) -> tuple[Recipe, Horizon]:
             "intermediate_size": shape.intermediate_size,
             "sequence_length": length,
             "qk_norm": shape.qk_norm,
+            "conv_layers": list(shape.conv_layers),
             "tie_embeddings": shape.tie_embeddings,
             "rope_theta": shape.rope_theta,
         },

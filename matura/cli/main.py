@@ -16,7 +16,17 @@ from typing import Any
 import typer
 
 import matura
-from matura.cli import climbing, inspecting, looking, material, out, preparing, sifting, talking
+from matura.cli import (
+    climbing,
+    inspecting,
+    looking,
+    material,
+    mixing,
+    out,
+    preparing,
+    sifting,
+    talking,
+)
 from matura.core.errors import MaturaError
 
 INTERRUPTED, TERMINATED, NO_READER = 130, 143, 141
@@ -47,6 +57,7 @@ DATA_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
         sifting.decontaminate,
         "matura data decontaminate corpus --against gsm8k.jsonl --field question --into clean",
     ),
+    (mixing.mix, "matura data mix new old --share old=0.1 --into mixed"),
     (preparing.prepare, "matura data prepare src --into corpus --vocab-size 8192 --clean code"),
     (inspecting.inspect, "matura data inspect src --suffix .py --clean code --html health.html"),
 )

@@ -3,34 +3,31 @@ everything."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Conversation, Document, Example, Given, Split, TextCodec
 from matura.data.cleaner import CleanedSource
-from matura.data.conversations import item
+from matura.data.decontaminate import Findings, Index, decontaminated
 from matura.data.deduped import DedupedSource
-from matura.data.lines import BadLine, decoded, lines
-from matura.data.rows import parsed
+from matura.data.held import HeldOut
 from matura.data.source import Source
+from matura.data.sources.corpus import Corpus
 from matura.data.split import Division, Item, content_key, division
-from matura.text.shards import ShardInfo, ShardWriter
+from matura.text.shards import Shard, ShardInfo, ShardWriter
 from matura.text.template import Template
 
 BATCH = 256
 BATCH_CHARS = 2**22
-HELD_OUT_LIMIT_BYTES = 4 * 2**20
-"""Enough text for bits per byte to a thousandth; more would only make the exam slow."""
 FIRST_TOKENS = 64
 
 
@@ -71,6 +68,8 @@ class Built:
     deduped: dict[str, Any] = field(default_factory=dict)
     """What became of them after that, where duplicates were looked for; what it `kept` was
     read."""
+    examined: dict[str, Any] = field(default_factory=dict)
+    """What became of them last, where exams' items were looked for; what it `kept` was read."""
 
     @property
     def trained_share(self) -> float:
@@ -93,19 +92,28 @@ class Built:
             "notes": list(self.notes),
             "cleaned": dict(self.cleaned),
             "deduped": dict(self.deduped),
+            "examined": dict(self.examined),
         }
 
 
 def build(
-    source: Readable, *, name: str, template: Template, folder: Path, seed: int, stage: str
+    source: Readable,
+    *,
+    name: str,
+    template: Template,
+    folder: Path,
+    seed: int,
+    stage: str,
+    without: Index | None = None,
 ) -> Built:
     """Writes `<name>.train.shard`, `<name>.validation.shard` and, for text, `<name>.heldout.jsonl`.
+    What was found, not made up, is read without whatever holds an item of `without`.
 
     Raises:
         DataError: the input is wrong, yields nothing, or is too little to be split.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    gathering = Gathering(source, name, template.tokenizer, seed, stage)
+    gathering = Gathering(source, name, template.tokenizer, seed, stage, without)
     built = _Work(gathering, template, folder).done()
     if empty := [split for split in ("train", "validation") if not built.kept.get(split)]:
         built.train.unlink()
@@ -146,23 +154,6 @@ def divided_by_content(source: Readable) -> bool:
     return isinstance(source, Source) and not source.splits_itself
 
 
-def held_out(path: Path) -> list[Document]:
-    """The documents of a `<name>.heldout.jsonl`.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    found = []
-    for number, raw in lines(path):
-        try:
-            thing = item(parsed(decoded(raw)), "text", str(number))
-        except BadLine as problem:
-            raise DataError(f"{path}:{number}: {problem}") from None
-        assert isinstance(thing, Document)
-        found.append(thing)
-    return found
-
-
 @dataclass(slots=True)
 class Gathering:
     """One source's items with their splits, the same ones each time they are asked for."""
@@ -172,6 +163,10 @@ class Gathering:
     tokenizer: TextCodec | None
     seed: int
     stage: str
+    without: Index | None = None
+    """Evaluation items that no document may hold."""
+    findings: Findings = field(default_factory=Findings)
+    """What became of the documents of the last reading, if items were looked for."""
     division: Division = field(default_factory=Division)
     """Filled in by `divided` for sources that are split by content."""
 
@@ -188,7 +183,13 @@ class Gathering:
 
     def _read(self, split: Split) -> Iterator[Item]:
         stream = rng(self.seed, self.stage, "gather", self.name, split)
-        return iter(self.source.read(Given(rng=stream, tokenizer=self.tokenizer, split=split)))
+        read = self.source.read(Given(rng=stream, tokenizer=self.tokenizer, split=split))
+        by_content = divided_by_content(self.source)
+        if self.without is None or not (by_content or isinstance(self.source, Corpus)):
+            return iter(read)
+        if by_content:  # read as a whole, and so counted anew each time
+            self.findings = Findings()
+        return decontaminated(read, self.without, self.findings)
 
 
 class _Work:
@@ -205,6 +206,8 @@ class _Work:
         )
         self._kept: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._copied = False
+        """Whether the examples were there already, made with this very tokenizer."""
         self._lengths: list[int] = []
         self._trained: list[int] = []
 
@@ -212,14 +215,15 @@ class _Work:
         """Reads everything and writes everything; on an error nothing is left behind."""
         built = self._built
         codec = self._template.tokenizer
-        held = _HeldOut()
+        held = HeldOut()
         with ExitStack() as stack:
-            writers = {
+            writers: dict[Split, ShardWriter] = {
                 split: stack.enter_context(
                     ShardWriter(path, vocab_size=codec.vocab_size, tokenizer_sha256=codec.sha256)
                 )
                 for split, path in (("train", built.train), ("validation", built.validation))
             }
+            self._copy(writers)
             for split, things in self._batches():
                 if split == "exam":
                     self._kept[split] += held.add(things)
@@ -239,6 +243,7 @@ class _Work:
             built.notes.append("too few documents for all splits: cut into sections first")
         if self._gathering.division.moved:
             built.notes.append("too few items for all splits: the nearest were moved")
+        built.examined = self._gathering.findings.as_dict()
         source = self._gathering.source
         if isinstance(source, DedupedSource):
             built.deduped = source.counts.as_dict()
@@ -250,6 +255,42 @@ class _Work:
         built.trained_lengths = _quantiles(self._trained)
         assert built.read == sum(built.kept.values()) + sum(built.dropped.values())
         return built
+
+    def _copy(self, writers: Mapping[Split, ShardWriter]) -> None:
+        """Takes over the shards of a corpus that was encoded with this tokenizer."""
+        source = self._gathering.source
+        codec = self._template.tokenizer
+        if not isinstance(source, Corpus) or source.tokenizer_sha256 != codec.sha256:
+            return
+        self._copied = True
+        for split, writer in writers.items():
+            for shard in source.shards(split):
+                kept = self._clean(shard)
+                lengths = shard.lengths[kept]
+                tokens = np.repeat(kept, shard.lengths)
+                writer.extend(shard.ids[tokens], shard.weights[tokens], lengths)
+                self._built.read += len(lengths)
+                self._kept[split] += len(lengths)
+                if split == "train" and len(lengths):
+                    self._lengths += lengths.tolist()
+                    self._trained += (lengths - 1).tolist()
+                    self._built.first = self._built.first or self._template.spell(
+                        shard.example(int(kept.argmax()))[0][:FIRST_TOKENS].tolist()
+                    )
+
+    def _clean(self, shard: Shard) -> NDArray[np.bool_]:
+        """Which of its examples hold no evaluation item."""
+        kept = np.ones(len(shard), dtype=np.bool_)
+        index, findings = self._gathering.without, self._gathering.findings
+        if index is not None:
+            decode = self._template.tokenizer.decode
+            texts = (
+                Document(text=decode(shard.example(number)[0].tolist()), id=str(number))
+                for number in range(len(shard))
+            )
+            free = {document.id for document in decontaminated(texts, index, findings)}
+            kept[:] = [str(number) in free for number in range(len(shard))]
+        return kept
 
     def _batches(self) -> Iterator[tuple[Split, list[Item]]]:
         """What is kept, in batches of one split each, in the order read."""
@@ -267,7 +308,12 @@ class _Work:
     def _new(self) -> Iterator[tuple[Split, Item]]:
         """Each item that is not empty and was not there before, with its split."""
         seen: set[str] = set()
-        for split, thing in self._gathering.divided(("train", "validation")):
+        splits: tuple[Split, ...] = ("train", "validation")
+        if getattr(self._gathering.source, "holds_out", False):
+            splits += ("exam",)
+        if self._copied:
+            splits = ("exam",)
+        for split, thing in self._gathering.divided(splits):
             self._built.read += 1
             key = content_key(thing)
             if isinstance(thing, Document) and thing.ids is None and not thing.text.strip():
@@ -291,38 +337,6 @@ class _Work:
                 self._trained.append(trained)
                 if not self._built.first:
                     self._built.first = self._template.spell(example.ids[:FIRST_TOKENS])
-
-
-class _HeldOut:
-    """Held-out documents, collected up to a limit."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.left_out = 0
-        self._bytes = 0
-
-    def add(self, things: list[Item]) -> int:
-        """How many of the documents were kept."""
-        kept = 0
-        for thing in things:
-            assert isinstance(thing, Document)
-            line = json.dumps({"id": thing.id, "text": thing.text})
-            if self._bytes and self._bytes + len(line) > HELD_OUT_LIMIT_BYTES:
-                self.left_out += 1
-                continue
-            self.lines.append(line)
-            self._bytes += len(line)
-            kept += 1
-        return kept
-
-    def write(self, path: Path) -> None:
-        """Puts the file in its place, whole."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        with beside.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(line + "\n" for line in self.lines)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(beside, path)
 
 
 def rendered(template: Template, things: Sequence[Item]) -> Iterator[Example]:

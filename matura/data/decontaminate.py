@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
 
 from matura.core.errors import DataError
 from matura.core.record import Frozen
-from matura.core.types import Document
+from matura.core.types import Conversation, Document
 from matura.data.hashed import Hashes, Ids, Table, hashes_of, rolled
 from matura.data.words import is_character, spans, words
 
@@ -79,22 +79,35 @@ class Findings:
     """The first `HITS_KEPT` of them."""
     hits_left_out: int = 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and words for a record; empty if nothing was looked at."""
+        return asdict(self) | {"dropped": dict(self.dropped)} if self.read else {}
 
-def decontaminated(
-    documents: Iterable[Document], index: Index, findings: Findings
-) -> Iterator[Document]:
-    """The documents without any evaluation item; `findings` is kept up to date."""
-    for document in documents:
-        hits = index.hits(document)
+
+Thing = TypeVar("Thing", Document, Conversation, Document | Conversation)
+
+
+def decontaminated(things: Iterable[Thing], index: Index, findings: Findings) -> Iterator[Thing]:
+    """The documents and conversations without any evaluation item; `findings` is kept up to
+    date."""
+    for thing in things:
+        hits = index.hits(_as_document(thing))
         findings.read += 1
         if not hits:
             findings.kept += 1
-            yield document
+            yield thing
             continue
         findings.dropped[f"evaluation item, {hits[0].rule}"] += 1
         room = max(0, HITS_KEPT - len(findings.hits))
         findings.hits.extend(hits[:room])
         findings.hits_left_out += len(hits[room:])
+
+
+def _as_document(thing: Document | Conversation) -> Document:
+    """A conversation as the text of its messages, one after the other."""
+    if isinstance(thing, Document):
+        return thing
+    return Document(text="\n".join(turn.content for turn in thing.messages), id=thing.id)
 
 
 def survivors(documents: Iterable[Document], index: Index) -> list[Hit]:

@@ -22,7 +22,9 @@ from matura.core.types import Document, TextCodec
 METADATA, STATE = "dataset_metadata.json", "tokenizer_state.json"
 WIDTHS: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 DOCUMENT_TOKENS = 4096
-"""The files keep no document ends, so they are cut every so often; packing cuts further."""
+"""Where the files keep no document ends, they are cut every so often; packing cuts further."""
+SEPARATOR = "separator"
+"""In the metadata: the control id that stands after each document."""
 
 Tokens = NDArray[Any]
 
@@ -57,6 +59,12 @@ class TokenFolder:
             raise DataError(f"{path}: neither train.jsonl nor token files (*.bin) below train/")
         return folder
 
+    @property
+    def separator(self) -> int | None:
+        """The id after each document; None if nothing stands there."""
+        told = self.about.get(SEPARATOR)
+        return told if isinstance(told, int) else None
+
     def files(self, split: str) -> list[Path]:
         """The token files of `train` or `val`, in the order of their names, also in folders."""
         return sorted(self.path.joinpath(split).rglob("*.bin"))
@@ -79,22 +87,36 @@ class TokenFolder:
         return sum(file.stat().st_size for file in self.files(split)) // self.width.itemsize
 
     def documents(self, split: str, codec: TextCodec) -> Iterator[Document]:
-        """The tokens in pieces that can be read one by one.
+        """The tokens as documents, or in pieces that can be read one by one where nothing says
+        where one ends.
 
         Raises:
             DataError: an id is none of the tokenizer's text ids, so it was written by another one.
         """
         for file in self.files(split):
             ids = self.tokens(file)
+            ends = np.flatnonzero(ids == self.separator) if self.separator is not None else ids[:0]
+            ids[ends] = 0
             if len(ids) and (most := int(ids.max())) >= codec.text_vocab_size:
                 raise DataError(
                     f"{file}: holds the id {most}, the model's text has {codec.text_vocab_size}: "
                     "written by another tokenizer, or with another dtype"
                 )
             name = file.relative_to(self.path).as_posix()
-            for start in range(0, len(ids), DOCUMENT_TOKENS):
-                piece = ids[start : start + DOCUMENT_TOKENS]
-                yield Document(text="", id=f"{name}:{start}", ids=tuple(piece.tolist()))
+            for start, stop in _pieces(len(ids), ends):
+                yield Document(text="", id=f"{name}:{start}", ids=tuple(ids[start:stop].tolist()))
+
+
+def _pieces(count: int, ends: Tokens) -> Iterator[tuple[int, int]]:
+    """Where each document starts and stops; empty ones are left out."""
+    start = 0
+    for stop in (*ends.tolist(), count) if len(ends) else ():
+        if stop > start:
+            yield start, stop
+        start = stop + 1
+    if not len(ends):
+        for at in range(0, count, DOCUMENT_TOKENS):
+            yield at, min(at + DOCUMENT_TOKENS, count)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -119,11 +119,51 @@ def lineage(
     got: Mapping[str, float],
     tokens: int,
     before: Mapping[str, Any] | None,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """What goes into a record: this stage's shares asked and got, and the whole model's tokens."""
-    asked = shares_asked(stage, earlier)
-    seen = shares_got(stage, got) or asked
+    """What goes into a record: this stage's shares asked and got, and the whole model's tokens.
+
+    `data` is what is known of the data of this stage and of each below, by stage and title: what
+    was mixed before it came here is traced through, down to what it was mixed from.
+    """
+    mixed = {
+        f"{owner}/{title}": dict(told.get("origins", {}))
+        for owner, parts in (data or {}).items()
+        for title, told in parts.items()
+    }
+    asked = traced(shares_asked(stage, earlier), mixed)
+    seen = traced(shares_got(stage, got), mixed) or asked
     model = Counter[str](before["model_tokens"] if before else {})
     for origin, share in seen.items():
         model[origin] += round(share * tokens)
-    return {"asked": asked, "got": seen, "model_tokens": dict(model)}
+    licences = {
+        f"{owner}/{title}": told["licence"]
+        for owner, parts in (data or {}).items()
+        for title, told in parts.items()
+        if told.get("licence") and any(_within(origin, f"{owner}/{title}") for origin in seen)
+    }
+    return {
+        "asked": asked,
+        "got": seen,
+        "model_tokens": dict(model),
+        "licences": {**(before or {}).get("licences", {}), **licences},
+    }
+
+
+def traced(
+    shares: Mapping[str, float], mixed: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """The shares with each origin that was itself mixed taken apart into what it was mixed from."""
+    found: dict[str, float] = {}
+    for origin, share in shares.items():
+        inside = mixed.get(origin) or {}
+        whole = sum(inside.values())
+        if whole:
+            found |= {f"{origin}/{name}": share * part / whole for name, part in inside.items()}
+        else:
+            found[origin] = share
+    return found
+
+
+def _within(origin: str, part: str) -> bool:
+    return origin == part or origin.startswith(f"{part}/")

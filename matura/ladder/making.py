@@ -118,6 +118,7 @@ def make(
             start=next((name for name, kind in reversed(below.items()) if kind.has_model), None),
             earlier=below,
             ledger=pages,
+            exams=tuple(exam for kind in recipe.stages for exam in kind.exams),
         )
         try:
             made = _made(stage, work, step.parents, context)
@@ -142,7 +143,9 @@ def make(
     before = done[context.start].record["lineage"] if context.start else None
     if "model_tokens" in made["numbers"]:  # of a model that is given: nothing below it is its
         before = {"model_tokens": made["numbers"]["model_tokens"]}
-    whence = lineage(stage, below, made["shares"], made["tokens"], before)
+    data = {name: folder.record["numbers"].get("data", {}) for name, folder in done.items()}
+    data[stage.name] = made["numbers"].get("data", {})
+    whence = lineage(stage, below, made["shares"], made["tokens"], before, data)
     verdict: Mapping[str, Any] = {}
     if (correction := step.correction) is not None:
         whence |= {"corrects": correction.of.path.name, "changes": list(correction.changes)}

@@ -43,9 +43,7 @@ def scaled(recipe: Any, factor: float) -> dict[str, Any]:
         RecipeError: the factor is not above 0 and at most 1.
     """
     if not 0 < factor <= 1:
-        raise RecipeError(
-            f"--scale {factor:g}: expected a number above 0 and up to 1"
-        )
+        raise RecipeError(f"--scale {factor:g}: expected a number above 0 and up to 1")
     value: dict[str, Any] = whole(recipe)
     if factor == 1:
         return value
@@ -80,7 +78,8 @@ def _spelled(factor: float) -> str:
 
 def _less(count: int, factor: float, least: int) -> int:
     """The count times the factor; never under the least, and never more than it was."""
-    return min(count, max(least, round(count * factor)))
+    smaller: int = round(count * factor)
+    return min(count, max(least, smaller))
 
 
 def _sizes(source: Mapping[str, Any], factor: float) -> Iterator[tuple[str, Any]]:
@@ -101,9 +100,11 @@ def _model(model: ModelSpec, factor: float) -> dict[str, Any]:
         kv_heads -= 1
     width = model.head_dim or model.hidden_size // model.heads
     row = 2 ** round(math.log2(model.sequence_length * root))
+    layers = _less(model.layers, root, LEAST_LAYERS)
     return {
         "hidden_size": heads * width if model.head_dim is None else round(model.hidden_size * root),
-        "layers": _less(model.layers, root, LEAST_LAYERS),
+        "layers": layers,
+        "conv_layers": [n for n in model.conv_layers if n < layers - 1],
         "heads": heads,
         "kv_heads": kv_heads,
         "intermediate_size": model.intermediate_size
@@ -114,7 +115,8 @@ def _model(model: ModelSpec, factor: float) -> dict[str, Any]:
 
 def _vocabulary(size: int, factor: float) -> int:
     """The ids by the cube root, to a multiple of 64: less text has fewer merges."""
-    return min(size, max(LEAST_VOCABULARY, 64 * round(size * factor ** (1 / 3) / 64)))
+    smaller: int = 64 * round(size * factor ** (1 / 3) / 64)
+    return min(size, max(LEAST_VOCABULARY, smaller))
 
 
 def _train(stage: StageKind, train: Train, length: int, factor: float) -> dict[str, Any]:

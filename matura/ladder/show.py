@@ -22,6 +22,7 @@ from matura.ladder.recipe import Recipe, load
 from matura.ladder.sourced import SourceSeen, counted, source_seen
 from matura.ladder.transcript import RECIPE, rows
 from matura.ladder.trial import Trial, Tried, try_out
+from matura.stages.given import Given
 from matura.stages.horizon import horizon, laid_out, policy_of
 from matura.stages.parts import Train
 from matura.stages.stage import StageKind
@@ -154,7 +155,9 @@ def show_run(run: Path, stage: str | None = None) -> Shown:
     """
     made = {row.name: row.folder for row in rows(run)}
     recipe = load(run / RECIPE)
+    given = {kind.name for kind in recipe.stages if isinstance(kind, Given)}
     with_data = [kind.name for kind in recipe.stages if kind.name in made and kind.mixture]
+    with_data = [name for name in with_data if name not in given]
     if not with_data or "tokenizer" not in made:
         raise StoreError(f"{run}: no stage is made yet; show its recipe instead")
     chosen = _stage(recipe, stage, with_data[-1])
@@ -168,7 +171,9 @@ def show_run(run: Path, stage: str | None = None) -> Shown:
         vocab_size=template.tokenizer.vocab_size,
         sampled=False,
         stages=tuple(
-            _made(kind, made[kind.name]) for kind in recipe.stages if kind.name in with_data
+            _kept(kind, made[kind.name]) if kind.name in given else _made(kind, made[kind.name])
+            for kind in recipe.stages
+            if kind.name in (*with_data, *given) and kind.name in made
         ),
         batch=_batch(chosen, parts, recipe, template, int(asked)),
         template=template,
@@ -281,6 +286,24 @@ def _made(stage: StageKind, folder: Folder) -> StageSeen:
         return StageSeen(stage.name, stage.kind, int(numbers["tokens"]), parts)
     except (KeyError, TypeError) as problem:
         raise StoreError(f"{folder.path}: its record has no {problem} of a mixture") from problem
+
+
+def _kept(stage: StageKind, folder: Folder) -> StageSeen:
+    """What is given, of which nothing was trained on here."""
+    parts = tuple(
+        PartSeen(
+            name,
+            float(told["share"]),
+            None,
+            0,
+            int(told["shards"]["train"]["tokens"]),
+            float(told["trained_share"]),
+            exact=True,
+            source=source_seen(told, {}),
+        )
+        for name, told in counted(folder.path).items()
+    )
+    return StageSeen(stage.name, stage.kind, 0, parts)
 
 
 def sampled_parts(recipe: Recipe, stage: StageKind, trial: Trial) -> Iterator[FeedPart]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,16 @@ class SourceSeen:
     """What became of the documents before, if they were cleaned."""
     deduped: Mapping[str, Any]
     """What became of them after that, if duplicates were looked for."""
+    examined: Mapping[str, Any] = field(default_factory=dict)
+    """What became of them last, if exams' items were looked for."""
+    licence: str = ""
+    """Under which its text may be used; empty in runs of older versions."""
 
     def lines(self) -> Iterator[str]:
-        """What there is to tell, in two lines, and in one each if it was cleaned and if duplicates
-        were looked for."""
+        """What there is to tell, in two lines, and in one each if its licence is known, if it was
+        cleaned, if duplicates and if exams' items were looked for."""
+        if self.licence:
+            yield f"licence: {self.licence}"
         if self.cleaned:
             told = f"{self.cleaned['read']:,} cleaned: {self.cleaned['kept']:,} kept"
             told += f" ({self.cleaned['changed']:,} changed), {self.cleaned['made']:,} made of them"
@@ -48,6 +54,9 @@ class SourceSeen:
         if self.deduped:
             told = f"{self.deduped['read']:,} compared: {self.deduped['kept']:,} kept"
             yield f"{told}; dropped: {_listed(self.deduped['dropped'])}"
+        if self.examined:
+            told = f"{self.examined['read']:,} without exams' items: {self.examined['kept']:,} kept"
+            yield f"{told}; dropped: {_listed(self.examined['dropped'])}"
         told = f"{self.read:,} read: {_listed(self.kept)}; dropped: {_listed(self.dropped)}"
         if self.left_out:
             told += f"; left out of rows: {_listed(self.left_out)}"
@@ -81,6 +90,8 @@ def source_seen(built: Mapping[str, Any], laid_out: Mapping[str, Any]) -> Source
         trained_lengths=dict(built.get("trained_lengths", {})),
         cleaned=dict(built.get("cleaned", {})),
         deduped=dict(built.get("deduped", {})),
+        examined=dict(built.get("examined", {})),
+        licence=str(built.get("licence", "")),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict
 
@@ -19,17 +19,17 @@ from matura.core.errors import DataError, NotHereError
 from matura.core.record import Frozen, canonical
 from matura.core.rng import fraction, rng
 from matura.core.types import Conversation, Document, Given
-from matura.data.build import build, divided_by_content, held_out
+from matura.data.build import build, divided_by_content
 from matura.data.cleaner import CleanedSource
 from matura.data.deduped import DedupedSource
-from matura.data.source import CHARS_PER_TOKEN, Source
+from matura.data.held import held_out
+from matura.data.source import CHARS_PER_TOKEN, Source, about
 from matura.data.sources.prepared import Prepared
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE, content_key, split_of
-from matura.ladder.absent import declared, stand_in
+from matura.ladder.absent import Absent, declared, given_tokenizer, stand_in
 from matura.ladder.recipe import Recipe
 from matura.stages.horizon import weights_of
-from matura.stages.origin import model_folder, refuse_other_tokenizer
-from matura.stages.parts import Part, TokenizerSpec
+from matura.stages.parts import Part
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -38,12 +38,10 @@ READ_S = 2.0
 """How much processor time is spent on reading a source at most, and a fifth of how long that may
 take: beside other work a source read for 2 s of the clock looked like a thousandth of itself."""
 SAMPLE_CHARS = 600_000
+STAND_IN_CHARS = 150_000
 SAMPLE_ITEMS = 400
 SAMPLE_TOKENS = 60_000
 TOKENIZER_CHARS = 1_500_000
-STAND_IN_VOCABULARY = 16_384
-"""Of a tokenizer that is made in place of one that is not here: more takes longer to train, and its
-tokens are hardly longer."""
 GZIP_RATIO = 3.5
 """Bytes of text that a byte of gzip holds, about."""
 
@@ -113,11 +111,6 @@ class _Sample(Source):
         yield from self.items
 
 
-Absent = Literal["refuse", "stand in"]
-"""What becomes of a source that is not here: an error, or text in its place of the size that its
-budget declares."""
-
-
 def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
     """Tries every source of the recipe; whatever is written goes below `folder`.
 
@@ -143,7 +136,7 @@ def _tokenizer(recipe: Recipe, seen: dict[str, _Read], absent: Absent) -> tuple[
     given model's."""
     spec, mixture = recipe.tokenizer, recipe.tokenizer_stage.mixture
     if (model := recipe.tokenizer_stage.model) is not None:
-        return _given_tokenizer(model, spec, absent), 0.0
+        return given_tokenizer(model, spec, absent), 0.0
     whole_share = sum(part.share for part in mixture)
     texts: list[str] = []
     reading, corpus = 0.0, 0.0
@@ -169,23 +162,6 @@ def _tokenizer(recipe: Recipe, seen: dict[str, _Read], absent: Absent) -> tuple[
     sample = sum(len(text) for text in texts)
     # merges are counted over different words, which grow more slowly than the text
     return tokenizer, reading + took * max(1.0, corpus / sample) ** 0.8
-
-
-def _given_tokenizer(model: Path, spec: TokenizerSpec, absent: Absent) -> Tokenizer:
-    """The tokenizer of a given model; one of its kind, made of other text, if that is not here."""
-    try:
-        refuse_other_tokenizer(model, spec)
-        return Tokenizer.load(model_folder(model))
-    except NotHereError:
-        if absent == "refuse":
-            raise
-    return Tokenizer.train(
-        (document.text for document in stand_in()),
-        vocab_size=min(spec.vocab_size, STAND_IN_VOCABULARY),
-        dialect=spec.dialect,
-        spare=spec.spare,
-        split=spec.split,
-    )
 
 
 def _texts(items: Sequence[Item]) -> Iterator[str]:
@@ -252,9 +228,17 @@ def _tried(
         seconds=chosen.reading_s + took * max(1.0, tokens / info.tokens),
         bytes=chosen.bytes,
         exact=chosen.times == 1.0,
-        counted={**built.as_dict(), **chosen.before},
+        counted={**built.as_dict(), **chosen.before, **_licence(part.source)},
         declared=chosen.declared,
     )
+
+
+def _licence(source: Frozen) -> dict[str, str]:
+    """As a record will have it; not known of what is not here."""
+    try:
+        return {"licence": about(source)["licence"]}
+    except NotHereError:
+        return {}
 
 
 def _chosen(
@@ -267,7 +251,7 @@ def _chosen(
     if divided_by_content(source) or isinstance(source, Prepared):
         read = _read(part, seed, stage, codec, seen, absent)
         items = sorted(read.items, key=lambda item: fraction(content_key(item), "sample"))
-        kept = list(_small(items))
+        kept = list(_small(items, SAMPLE_CHARS if read.declared is None else STAND_IN_CHARS))
         share = 1 - EXAM_SHARE - VALIDATION_SHARE if divided_by_content(source) else 1.0
         return _Chosen(
             _Sample(items=kept),
@@ -301,11 +285,11 @@ def _prepared(source: Prepared, seed: int, stage: str, codec: Tokenizer) -> _Cho
     return _Chosen(_Sample(items=some), tokens / max(1, read), tokens=tokens)
 
 
-def _small(items: Sequence[Item]) -> Iterator[Item]:
+def _small(items: Sequence[Item], most: int) -> Iterator[Item]:
     """Items up to the sample's size, so many at least that they can be split."""
     chars = 0
     for number, item in enumerate(items):
-        if chars >= SAMPLE_CHARS and number >= 24:
+        if chars >= most and number >= 24:
             return
         chars += _size((item,))
         yield item

@@ -71,7 +71,8 @@ class Given(StageKind):
         if self.model is None:
             return {}
         folder = model_folder(self.model)
-        return {MODEL: {name: sha256_of(folder / name) for name in (CONFIG, TOKENIZER, WEIGHTS)}}
+        files = (CONFIG, TOKENIZER, WEIGHTS)
+        return {"given model": {name: sha256_of(folder / name) for name in files}}
 
     def seen_tokens(self) -> dict[str, int]:
         """The tokens that the model was trained on, by origin; empty if nobody says."""

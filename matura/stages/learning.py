@@ -16,6 +16,7 @@ from matura.core.rng import stream_seed
 from matura.core.store import Checkpoints
 from matura.data.build import build
 from matura.data.mixture import Feed, Part
+from matura.data.source import about
 from matura.stages.evaluating import Evaluating, prompts_for_record
 from matura.stages.horizon import (
     exposures,
@@ -26,6 +27,7 @@ from matura.stages.horizon import (
     resolved,
     weights_of,
 )
+from matura.stages.leaks import exam_index, found_text, leaks, refuse_leaks
 from matura.stages.loading import held_out_documents
 from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
@@ -229,8 +231,12 @@ def make_data(
     if not (folder / BUILT).exists():
         counts: dict[str, Any] = {}
         writing = template.weighing(weights_of(stage))
+        items = None
+        if any(found_text(part.source) for part in stage.mixture):
+            items = exam_index(context.exams, template, context.seed)
         for part in stage.mixture:
             context.ledger.say(f"{stage.name}: reading {part.title}")
+            refuse_leaks(part.source, items)
             made = build(
                 part.readable,
                 name=part.title,
@@ -238,8 +244,11 @@ def make_data(
                 folder=folder,
                 seed=context.seed,
                 stage=stage.name,
+                without=items,
             )
-            counts[part.title] = {**made.as_dict(), "share": part.share}
+            for line in leaks(made.examined):
+                context.ledger.say(f"{stage.name}: {part.title}: {line}")
+            counts[part.title] = {**made.as_dict(), **about(part.source), "share": part.share}
         replace_atomically(folder / BUILT, counts)
     return _built(folder)
 
@@ -302,6 +311,7 @@ def _start(
             intermediate_size=spec.intermediate_size,
             sequence_length=spec.sequence_length,
             qk_norm=spec.qk_norm,
+            conv_layers=spec.conv_layers,
             tie_embeddings=spec.tie_embeddings,
             rope_theta=spec.rope_theta,
         )

@@ -30,6 +30,7 @@ NOT_STAGES = (
     "learning",
     "loading",
     "origin",
+    "leaks",
     "selection",
     "horizon",
     "gold",
@@ -52,6 +53,8 @@ class Context:
     earlier: Mapping[str, StageKind]
     """The stages below, in climbing order, the tokenizer's included."""
     ledger: Ledger
+    exams: tuple[Exam, ...] = ()
+    """Of all stages: what is found in text is not trained on if it holds their items."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class TokenizerStage(StageKind):
         """The sha256 of a given tokenizer."""
         if self.model is None:
             return {}
-        return {"model": {TOKENIZER: sha256_of(model_folder(self.model) / TOKENIZER)}}
+        return {"given model": {TOKENIZER: sha256_of(model_folder(self.model) / TOKENIZER)}}
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
         """Saves the tokenizer as a stock Hugging Face one in `work/model`, once it is trained or

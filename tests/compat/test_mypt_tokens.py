@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +26,6 @@ MIX = (
 TRAIN = (
     "train.py --model_name domain_v6_induction --dataset_dir data/phase1_5_mixed "
     "--config_file configs/base/750M_phase1_5_induction.json --init_from_model domain_v5"
-)
-FETCH = (
-    "scripts/fetch_and_prepare_phase1_5.py --sources_file data/sources/phase1_5_induction.json "
-    "--out_dir data/phase1_5_induction_raw --total_tokens 3500000000"
 )
 
 
@@ -132,18 +125,10 @@ def test_no_token_is_lost_or_comes_twice(tmp_path: Path) -> None:
     assert ids == [number % 50 for number in range(9_999)]
 
 
-@pytest.mark.parametrize("more", ["", " --skip_download", " --sources codeparrot opensub_en"])
-def test_fetching_says_what_will_do_it(run: Run, more: str) -> None:
-    done = run(FETCH + more)
-    assert done.code == 2
-    assert "`matura data gather` will do it" in done.err
-    assert len(done.err.splitlines()) == 2  # what does it better, and why this does nothing
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (TRAIN.replace("phase1_5_mixed", "nowhere"), "matura data gather"),
+        (TRAIN.replace("phase1_5_mixed", "nowhere"), "fetch_and_prepare_phase1_5.py"),
         (TRAIN.replace("domain_v5", "domain_v9"), "did you mean 'domain_v5'"),
         (TRAIN.replace("750M_phase1_5", "750M_phase1_6"), "did you mean"),
         ("train.py --model_name x --dataset_dir data --config_file c.json", "no such file"),
@@ -177,23 +162,6 @@ def test_an_unknown_key_of_a_configuration_is_refused(run: Run, corpora: Path) -
     done = ran(TRAIN.replace("configs/base/750M_phase1_5_induction.json", "typo.json"))
     assert done.code == 2
     assert "typo.json: neftune_alfa: is not known (did you mean 'neftune_alpha'?)" in done.err
-
-
-def test_a_script_runs_from_any_folder_without_installing(tmp_path: Path) -> None:
-    script = ROOT / "compat/mypt/scripts/fetch_and_prepare_phase1_5.py"
-    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, script, "--sources_file", "s.json", "--out_dir", "o"],
-        cwd=tmp_path,
-        env=alone,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "Nothing was fetched" in done.stderr
-    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "compat/mypt/scripts").glob("[a-z]*.py")))

@@ -43,6 +43,10 @@ class Opus(Source):
     token_budget: PositiveInt | None = None
     """Stop after about so many tokens, four characters each."""
 
+    def licence(self) -> str:
+        """OPUS names none: whose terms hold is said on the corpus's page."""
+        return f"as OPUS's page of {self.corpus} says"
+
     def inputs(self) -> Iterator[Path]:
         """The file of a folder, to be recorded by hash; OPUS's own never change."""
         if "://" not in self.base:

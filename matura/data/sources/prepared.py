@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -15,7 +15,7 @@ from matura.core.errors import DataError, NotHereError
 from matura.core.types import Conversation, Document, Given
 from matura.data.source import CHARS_PER_TOKEN, OWN, Source
 from matura.data.sources.jsonl import Jsonl
-from matura.data.tokens import TokenFolder
+from matura.data.tokens import METADATA, TokenFolder, read_object
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -31,8 +31,6 @@ class Prepared(Source):
     """The folder."""
     token_budget: PositiveInt | None = None
     """Of the training data, stop after about so many tokens (of text, four characters each)."""
-    licence: str = OWN
-    """Under which it may be used; what you prepared yourself is your own."""
 
     @property
     def is_text(self) -> bool:
@@ -58,6 +56,21 @@ class Prepared(Source):
         if given.tokenizer is None:
             raise DataError(f"{self.path}: holds tokens, and a tokenizer is trained on text")
         yield from _within(folder.documents(name, given.tokenizer), budget)
+
+    def licence(self) -> str:
+        """Those of the parts it was mixed from, each once; the user's own where it does not say."""
+        return "; ".join(dict.fromkeys(self._told("licences").values())) or OWN
+
+    def origins(self) -> dict[str, float]:
+        """The shares of what it was mixed from, down to the first sources; empty if it does not
+        say."""
+        return {str(name): float(share) for name, share in self._told("origins").items()}
+
+    def _told(self, key: str) -> dict[str, Any]:
+        if not (self.path / METADATA).is_file():
+            return {}
+        told = read_object(self.path / METADATA).get(key)
+        return told if isinstance(told, dict) else {}
 
     def tokens(self) -> int:
         """How many are read for training from token files.

@@ -18,7 +18,7 @@ from matura.core.rng import Rng
 from matura.core.types import Document, Given, TextCodec
 from matura.data.recall import ASKED, TEXTS, Turn
 from matura.data.runs import Plan, documents, drilled, planned
-from matura.data.source import Source
+from matura.data.source import MADE_UP, Source
 
 OF_IDS = ("runs", "drills")
 OF_TEXT = (*TEXTS, *ASKED)
@@ -80,6 +80,10 @@ class Repetition(Source):
                 f"drill {list(self.drill)}: expected 2 <= least <= most <= longest / 2"
             )
         return self
+
+    def licence(self) -> str:
+        """Nobody wrote it."""
+        return MADE_UP
 
     def read(self, given: Given) -> Iterator[Document]:
         """Documents until there are enough tokens; every stretch of them has the shares."""

@@ -62,6 +62,10 @@ class Stdlib(Source):
             raise DataError(f"{root}: no standard library files there to read as {self.parts}")
         yield from chosen if self.max_bytes is None else capped(chosen, self.max_bytes)
 
+    def licence(self) -> str:
+        """The library's own."""
+        return "PSF-2.0"
+
     def inputs(self) -> Iterator[Path]:
         """The files that are read: a record keeps their hash."""
         root = Path(sysconfig.get_path("stdlib"))
