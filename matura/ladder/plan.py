@@ -334,7 +334,7 @@ def _stage(
         exams=tuple(exam.exam for exam in stage.exams),
         exams_again=tuple(name for _, name, _ in sat if name not in own),
         flops=6.0 * config.parameters * seen.tokens
-        + 6.0 * config.layers * config.hidden_size * length * seen.tokens,
+        + 6.0 * len(config.attending) * config.hidden_size * length * seen.tokens,
         compiled=compute.compiled,
         seconds={
             "data": sum(tried.seconds for tried in data),

@@ -56,6 +56,8 @@ def _tokenizer(spec: TokenizerSpec) -> Iterator[Complaint]:
 
 
 def _model(model: ModelSpec) -> Iterator[Complaint]:
+    from matura.models.shape import convolutions_refused
+
     if model.head_dim is None and model.hidden_size % model.heads:
         yield (
             ("model", "heads"),
@@ -69,6 +71,8 @@ def _model(model: ModelSpec) -> Iterator[Complaint]:
             ("model", "kv_heads"),
             f"{model.heads} heads cannot be shared evenly among {model.kv_heads} kv_heads",
         )
+    if wrong := convolutions_refused(model.conv_layers, model.layers, model.qk_norm):
+        yield ("model", "conv_layers"), wrong.removeprefix("conv_layers: ")
 
 
 def _mixture(stage: StageKind, place: Place) -> Iterator[Complaint]:

@@ -103,11 +103,11 @@ def _others(ids_BL: Tensor, where_BL: Tensor, stepper: Stepper) -> Tensor:
 
 
 def _gradients(stepper: Stepper, batch: Batch) -> tuple[float, list[Tensor]]:
-    """The loss, and the gradients of what attention reads in the first layer and the last."""
+    """The loss, and the gradients of what is read elsewhere in the first layer and the last."""
     layers = stepper.model.model.layers
     ends = [layers[0], layers[-1]] if len(layers) > 1 else [layers[0]]
     total = stepper.gradients(batch, float(batch.target_weights_BT.abs().sum()))
-    found = [_of(layer.self_attn.o_proj.weight) for layer in ends]  # type: ignore[union-attr,arg-type]
+    found = [_of(layer.mixed) for layer in ends]  # type: ignore[arg-type]
     for weight in stepper.model.parameters():
         weight.grad = None
     return total, found

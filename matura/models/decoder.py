@@ -1,4 +1,4 @@
-"""A Llama- or Qwen3-shaped decoder: ids in, logits out, under Hugging Face's weight names.
+"""A Llama-, Qwen3- or LFM2-shaped decoder: ids in, logits out, under Hugging Face's weight names.
 
 The surprising thing: weights stay fp32 and are cast where they are used (`compute_dtype`), so that
 a relative update of 1e-6 survives; and the embedding lookup stands outside the blocks, because a
@@ -11,79 +11,26 @@ width, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from matura.core.record import Frozen
-from matura.models.attending import Attend, attend_fused, rotate
+from matura.models.attending import Attend, attend_fused
+from matura.models.layers import Block, Gain, neighbours, rms_norm
+from matura.models.shape import DecoderConfig
+
+__all__ = ["Cache", "Decoder", "DecoderConfig", "rms_norm", "rotary_table", "unseen"]
 
 TIED_GAIN = 0.03
 """Of the last norm at the start, where the head is the embedding matrix of deviation 1."""
 
 
-class DecoderConfig(Frozen):
-    """The shape of a decoder; widths not given follow from `hidden_size` and `heads`."""
-
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt
-    layers: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    sequence_length: PositiveInt
-    head_dim: PositiveInt | None = None
-    """Width of one head; `hidden_size / heads` if absent."""
-    intermediate_size: PositiveInt | None = None
-    """Width of the SwiGLU; 8/3 of `hidden_size` rounded up to a multiple of 64 if absent."""
-    rope_theta: PositiveFloat = 10_000.0
-    qk_norm: bool = False
-    """RMS-normalise each head's queries and keys (Qwen3)."""
-    tie_embeddings: bool = False
-    norm_eps: PositiveFloat = 1e-6
-
-    @model_validator(mode="after")
-    def _fits(self) -> DecoderConfig:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        c = self.hidden_size
-        if self.head_dim is None and c % self.heads:
-            raise ValueError(f"hidden_size {c} is not a multiple of heads {self.heads}")
-        if self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head width, not {self.head_width}")
-        return self
-
-    @property
-    def head_width(self) -> int:
-        """D: channels of one head."""
-        return self.head_dim or self.hidden_size // self.heads
-
-    @property
-    def inner_width(self) -> int:
-        """Channels inside the SwiGLU."""
-        return self.intermediate_size or math.ceil(self.hidden_size * 8 / 3 / 64) * 64
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the model learns."""
-        c, d = self.hidden_size, self.head_width
-        attention = c * d * (2 * self.heads + 2 * self.kv_heads) + (2 * d if self.qk_norm else 0)
-        block = attention + 3 * c * self.inner_width + 2 * c
-        return self.layers * block + c + self.vocab_size * c * (1 if self.tie_embeddings else 2)
-
-
-def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """`x` scaled to unit root mean square over its last axis, in fp32, then times `gain`."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * gain).to(x.dtype)
-
-
 @dataclass
 class Cache:
-    """Keys and values of what was read so far. Each row writes at its own positions."""
+    """Keys and values of what was read so far; of a convolution, in the place of keys, what each
+    position tells those after it. Each row writes at its own positions."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -99,126 +46,24 @@ class Cache:
         device: torch.device | str = "cpu",
     ) -> Cache:
         """Room for `rows` conversations of `length` tokens."""
-        shape = (rows, config.kv_heads, length, config.head_width)
+        heads = (rows, config.kv_heads, length, config.head_width)
+        told, nothing = (rows, 1, length, config.hidden_size), (rows, 1, length, 0)
 
-        def make() -> list[Tensor]:
-            return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        def make(of_convolutions: tuple[int, ...]) -> list[Tensor]:
+            return [
+                torch.zeros(
+                    of_convolutions if layer in config.conv_layers else heads,
+                    dtype=dtype,
+                    device=device,
+                )
+                for layer in range(config.layers)
+            ]
 
-        return cls(make(), make())
+        return cls(make(told), make(nothing))
 
     def keep(self, rows: Tensor) -> Cache:
         """The cache of some of its rows."""
         return Cache([k[rows] for k in self.keys], [v[rows] for v in self.values])
-
-
-class Attention(nn.Module):
-    """Grouped-query attention with rotary positions and, if asked, normalised queries and keys."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        c, d = config.hidden_size, config.head_width
-        self.heads, self.kv_heads, self.width = config.heads, config.kv_heads, d
-        self.eps = config.norm_eps
-        self.q_proj = nn.Linear(c, config.heads * d, bias=False)
-        self.k_proj = nn.Linear(c, config.kv_heads * d, bias=False)
-        self.v_proj = nn.Linear(c, config.kv_heads * d, bias=False)
-        self.o_proj = nn.Linear(config.heads * d, c, bias=False)
-        self.q_norm = _Gain(d) if config.qk_norm else None
-        self.k_norm = _Gain(d) if config.qk_norm else None
-
-    def project(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries BHTD, rotated keys BKTD and values BKTD."""
-        rows, length, _ = x_BTC.shape
-        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        qkv = F.linear(x_BTC, weight.to(x_BTC.dtype))
-        qkv = qkv.view(rows, length, self.heads + 2 * self.kv_heads, self.width)
-        q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q = rms_norm(q, self.q_norm.weight, self.eps)
-            k = rms_norm(k, self.k_norm.weight, self.eps)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-    def out(self, mixed_BHTD: Tensor) -> Tensor:
-        """Heads merged and projected back to the model width."""
-        rows, _, length, _ = mixed_BHTD.shape
-        mixed = mixed_BHTD.transpose(1, 2).reshape(rows, length, self.heads * self.width)
-        return F.linear(mixed, self.o_proj.weight.to(mixed.dtype))
-
-    def grouped(self, kv_BKSD: Tensor) -> Tensor:
-        """Each key-value head repeated for the query heads that share it."""
-        if self.heads == self.kv_heads:
-            return kv_BKSD
-        return kv_BKSD.repeat_interleave(self.heads // self.kv_heads, dim=1)
-
-
-class _Gain(nn.Module):
-    """A norm's gain under the name Hugging Face gives it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        c, inner = config.hidden_size, config.inner_width
-        self.gate_proj = nn.Linear(c, inner, bias=False)
-        self.up_proj = nn.Linear(c, inner, bias=False)
-        self.down_proj = nn.Linear(inner, c, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x of any leading shape; the last axis is the model width."""
-        both = torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)
-        gate, up = F.linear(x, both).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down_proj.weight.to(x.dtype))
-
-
-class Block(nn.Module):
-    """One layer: attention and SwiGLU, each on a normalised copy of the residual stream."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.eps = config.norm_eps
-        self.self_attn = Attention(config)
-        self.mlp = SwiGLU(config)
-        self.input_layernorm = _Gain(config.hidden_size)
-        self.post_attention_layernorm = _Gain(config.hidden_size)
-
-    def forward(
-        self, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TS: Tensor, attend: Attend
-    ) -> Tensor:
-        """The residual stream after this layer, all positions at once."""
-        attn = self.self_attn
-        q, k, v = attn.project(rms_norm(x_BTC, self.input_layernorm.weight, self.eps), cos, sin)
-        x = x_BTC + attn.out(attend(q, attn.grouped(k), attn.grouped(v), bias_B1TS))
-        fed: Tensor = self.mlp(rms_norm(x, self.post_attention_layernorm.weight, self.eps))
-        return x + fed
-
-    def cached(
-        self,
-        x_BTC: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask_B1TS: Tensor,
-        positions_BT: Tensor,
-        keys_BKSD: Tensor,
-        values_BKSD: Tensor,
-    ) -> Tensor:
-        """The same, reading and writing a cache in place."""
-        attn = self.self_attn
-        q, k, v = attn.project(rms_norm(x_BTC, self.input_layernorm.weight, self.eps), cos, sin)
-        where = positions_BT[:, None, :, None].expand_as(k)
-        keys_BKSD.scatter_(2, where, k.to(keys_BKSD.dtype))
-        values_BKSD.scatter_(2, where, v.to(values_BKSD.dtype))
-        span = mask_B1TS.shape[-1]
-        keys, values = keys_BKSD[:, :, :span].to(q.dtype), values_BKSD[:, :, :span].to(q.dtype)
-        x = x_BTC + attn.out(attend_fused(q, attn.grouped(keys), attn.grouped(values), mask_B1TS))
-        fed: Tensor = self.mlp(rms_norm(x, self.post_attention_layernorm.weight, self.eps))
-        return x + fed
 
 
 class _Body(nn.Module):
@@ -227,8 +72,8 @@ class _Body(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = _Gain(config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, n) for n in range(config.layers))
+        self.norm = Gain(config.hidden_size)
 
 
 class Decoder(nn.Module):
@@ -263,14 +108,14 @@ class Decoder(nn.Module):
             for name, weight in self.named_parameters():
                 if weight.ndim == 1:
                     weight.fill_(1.0)
-                elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                elif name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight")):
                     weight.zero_()
                 elif "embed_tokens" in name:
                     weight.normal_(0.0, 1.0, generator=generator)
                 elif name == "lm_head.weight":
                     weight.normal_(0.0, 0.002, generator=generator)
                 else:
-                    weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
+                    weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
             if self.config.tie_embeddings:
                 self.model.norm.weight.fill_(TIED_GAIN)
         return self
@@ -284,8 +129,10 @@ class Decoder(nn.Module):
         self, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TS: Tensor, attend: Attend
     ) -> Tensor:
         """The normalised residual stream after all layers, from the embedded ids."""
+        config = self.config
+        near = neighbours(bias_B1TS, config.conv_width) if config.conv_layers else []
         for block in self.model.layers:
-            x_BTC = block(x_BTC, cos, sin, bias_B1TS, attend)
+            x_BTC = block(x_BTC, cos, sin, bias_B1TS, near, attend)
         return rms_norm(x_BTC, self.model.norm.weight, self.config.norm_eps)
 
     def hidden(
@@ -342,7 +189,8 @@ class Decoder(nn.Module):
         return F.linear(hidden, self.lm_head.weight.to(hidden.dtype)).float()
 
     def attention(self, ids_BT: Tensor) -> list[Tensor]:
-        """Each layer's attention weights BHTT: what the prefix-matching probe reads."""
+        """The attention weights BHTT of each layer that attends: what the prefix-matching probe
+        reads."""
         seen: list[Tensor] = []
 
         def watch(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

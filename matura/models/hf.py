@@ -16,6 +16,19 @@ from matura.core.errors import StoreError
 from matura.models.decoder import Decoder, DecoderConfig
 
 WEIGHTS, CONFIG, GENERATION = "model.safetensors", "config.json", "generation_config.json"
+CONVOLUTION, ATTENTION = "conv", "full_attention"
+LFM2_NAMES = {
+    "input_layernorm": "operator_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+    "self_attn.o_proj": "self_attn.out_proj",
+    "self_attn.q_norm": "self_attn.q_layernorm",
+    "self_attn.k_norm": "self_attn.k_layernorm",
+    "model.norm.": "model.embedding_norm.",
+}
+"""Ours are Llama's; what LFM2 calls the same things."""
 
 
 def save(
@@ -23,7 +36,10 @@ def save(
 ) -> None:
     """`config.json`, `model.safetensors` (fp32) and `generation_config.json` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: w.detach().contiguous() for name, w in model.named_parameters()}
+    weights = {
+        _their_name(name, model.config): w.detach().contiguous()
+        for name, w in model.named_parameters()
+    }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     tokens = {"bos_token_id": bos_id, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
     _write(folder / CONFIG, spell_config(model.config) | tokens)
@@ -31,9 +47,22 @@ def save(
 
 
 def spell_config(config: DecoderConfig) -> dict[str, Any]:
-    """The config as Hugging Face spells it: Qwen3 where queries and keys are normalised, Llama
-    otherwise."""
+    """The config as Hugging Face spells it: LFM2 where some layers are convolutions, Qwen3 where
+    queries and keys are normalised, Llama otherwise."""
     kind, name = ("qwen3", "Qwen3ForCausalLM") if config.qk_norm else ("llama", "LlamaForCausalLM")
+    more: dict[str, Any] = {}
+    if config.conv_layers:
+        kind, name = "lfm2", "Lfm2ForCausalLM"
+        more = {
+            "layer_types": [
+                CONVOLUTION if layer in config.conv_layers else ATTENTION
+                for layer in range(config.layers)
+            ],
+            "conv_L_cache": config.conv_width,
+            "conv_bias": False,
+            "norm_eps": config.norm_eps,
+            "block_auto_adjust_ff_dim": False,  # else another intermediate_size would be made of it
+        }
     return {
         "architectures": [name],
         "model_type": kind,
@@ -54,6 +83,7 @@ def spell_config(config: DecoderConfig) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "torch_dtype": "float32",
+        **more,
     }
 
 
@@ -69,15 +99,15 @@ def read_config(folder: Path) -> DecoderConfig:
     except (OSError, ValueError) as problem:
         raise StoreError(f"{path}: no readable model config: {problem}") from problem
     kind = said.get("model_type") if isinstance(said, dict) else None
-    if kind not in ("llama", "qwen3"):
-        raise StoreError(f"{path}: model_type {kind!r} is not supported (llama, qwen3)")
+    if kind not in ("llama", "qwen3", "lfm2"):
+        raise StoreError(f"{path}: model_type {kind!r} is not supported (llama, qwen3, lfm2)")
     rope = said.get("rope_parameters") or said.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise StoreError(f"{path}: rope_parameters must be an object, not {rope!r}")
     scaling = rope.get("rope_type", rope.get("type", "default"))  # `type` until transformers 4.45
     if scaling != "default":
         raise StoreError(f"{path}: rope_type {scaling!r} is not supported (default)")
-    if said.get("attention_bias") or said.get("mlp_bias"):
+    if said.get("attention_bias") or said.get("mlp_bias") or said.get("conv_bias"):
         raise StoreError(f"{path}: biases are not supported")
     if said.get("use_sliding_window"):
         raise StoreError(f"{path}: a sliding window is not supported")
@@ -94,9 +124,10 @@ def read_config(folder: Path) -> DecoderConfig:
             intermediate_size=said["intermediate_size"],
             sequence_length=said["max_position_embeddings"],
             rope_theta=said.get("rope_theta") or rope.get("rope_theta", 10_000.0),
-            qk_norm=kind == "qwen3",
+            qk_norm=kind != "llama",
             tie_embeddings=bool(said.get("tie_word_embeddings", False)),
-            norm_eps=said.get("rms_norm_eps", 1e-6),
+            norm_eps=said.get("norm_eps" if kind == "lfm2" else "rms_norm_eps", 1e-6),
+            **(_convolutions(path, said) if kind == "lfm2" else {}),
         )
     except KeyError as problem:
         raise StoreError(f"{path}: the config lacks {problem}") from problem
@@ -104,6 +135,29 @@ def read_config(folder: Path) -> DecoderConfig:
         first = problem.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the shape"
         raise StoreError(f"{path}: the config misstates {where}: {first['msg']}") from problem
+
+
+def _convolutions(path: Path, said: dict[str, Any]) -> dict[str, Any]:
+    """Which layers of an LFM2 are convolutions, and how wide those are."""
+    if said.get("block_auto_adjust_ff_dim", True):
+        raise StoreError(f"{path}: block_auto_adjust_ff_dim is not supported: state the width")
+    kinds = said["layer_types"]
+    if not isinstance(kinds, list) or not {*map(str, kinds)} <= {CONVOLUTION, ATTENTION}:
+        raise StoreError(f"{path}: layer_types must be a list of {CONVOLUTION!r}, {ATTENTION!r}")
+    if len(kinds) != said["num_hidden_layers"]:
+        raise StoreError(f"{path}: {len(kinds)} layer_types for {said['num_hidden_layers']} layers")
+    return {
+        "conv_layers": tuple(n for n, kind in enumerate(kinds) if kind == CONVOLUTION),
+        "conv_width": said.get("conv_L_cache", 3),
+    }
+
+
+def _their_name(name: str, config: DecoderConfig) -> str:
+    """What a weight of ours is called in the folder."""
+    if config.conv_layers:
+        for ours, theirs in LFM2_NAMES.items():
+            name = name.replace(ours, theirs)
+    return name
 
 
 def load(folder: Path) -> Decoder:
@@ -121,7 +175,7 @@ def load(folder: Path) -> Decoder:
     except (OSError, SafetensorError) as problem:
         raise StoreError(f"{path}: no readable weights: {problem}") from problem
     model = Decoder(config)
-    own = dict(model.named_parameters())
+    own = {_their_name(name, config): weight for name, weight in model.named_parameters()}
     if config.tie_embeddings:
         found.pop("lm_head.weight", None)
     if found.keys() != own.keys():

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    NonNegativeInt,
     PositiveInt,
     ValidationInfo,
     field_validator,
@@ -178,6 +179,10 @@ class ModelSpec(Frozen):
     """Of the feed-forward layers; 8/3 of `hidden_size`, up to a multiple of 64, if absent."""
     sequence_length: int = Field(ge=8, le=1_048_576)
     qk_norm: bool = False
+    """Normalise each head's queries and keys (Qwen3)."""
+    conv_layers: tuple[NonNegativeInt, ...] = ()
+    """Layers, counted from 0, that read their neighbours by a short convolution instead of
+    attending (LFM2, with `qk_norm`): copying is found in a fraction of the steps."""
     tie_embeddings: bool = True
     rope_theta: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)
 

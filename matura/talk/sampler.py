@@ -153,7 +153,7 @@ class TorchSampler:
         self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """`[layer][head]`: mean attention that position t of a row pays to `targets[row][t]`; -1
-        is left out.
+        is left out. A layer that does not attend pays none.
 
         Raises:
             RolloutError: as `nats`; or a target is not an earlier position, or there is none at
@@ -175,7 +175,8 @@ class TorchSampler:
             j = wanted_BT[b, t]
             count += len(b)
             with self._plainly():
-                for layer, weights_BHTT in enumerate(self.model.attention(ids_BT)):
+                seen = self.model.attention(ids_BT)
+                for layer, weights_BHTT in zip(config.attending, seen, strict=True):
                     total_LH[layer] += weights_BHTT[b, :, t, j].double().sum(0).cpu()
         if not count:
             raise RolloutError("prefix matching needs at least one target")
@@ -204,7 +205,8 @@ class TorchSampler:
         """Rows of like length together, as many as `max_batch` and the cache's memory allow."""
         config = self.model.config
         size = torch.finfo(self.dtype).bits // 8
-        token_bytes = 2 * config.layers * config.kv_heads * config.head_width * size
+        attended = 2 * len(config.attending) * config.kv_heads * config.head_width
+        token_bytes = (attended + len(config.conv_layers) * config.hidden_size) * size
         batch: list[int] = []
         room = 0  # tokens that the batch's longest row may come to
         for row in sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row)):

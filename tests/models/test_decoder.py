@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from matura.learn.loop import seeded
 from matura.models.attending import Attend, attend_fused, attend_written
-from matura.models.decoder import Cache, Decoder
+from matura.models.decoder import Cache, Decoder, unseen
 
+CONVOLVED = {"qk_norm": True, "conv_layers": (0,)}
+KINDS = pytest.mark.parametrize("more", [{}, {"qk_norm": True}, CONVOLVED], ids=str)
 ATTENDS = pytest.mark.parametrize("attend", [attend_fused, attend_written])
 
 
@@ -29,10 +32,10 @@ def packed(model: Decoder, parts: list[Tensor], attend: Attend = attend_fused) -
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_cached_equals_uncached(chunk: int, qk_norm: bool) -> None:
+@KINDS
+def test_cached_equals_uncached(chunk: int, more: dict[str, Any]) -> None:
     """C-26: a prompt read in pieces of any size is causal, and continues alike."""
-    model = spread(shape(layers=2, qk_norm=qk_norm))
+    model = spread(shape(layers=2, **more))
     ids = some_ids(3, 20)
     cache = Cache.empty(model.config, 3, 32)
     with torch.no_grad():
@@ -45,8 +48,9 @@ def test_cached_equals_uncached(chunk: int, qk_norm: bool) -> None:
     torch.testing.assert_close(torch.cat(got, dim=1), want, rtol=1e-5, atol=1e-5)
 
 
-def test_rows_of_a_cache_stand_at_their_own_positions() -> None:
-    model = spread(shape(layers=2))
+@KINDS
+def test_rows_of_a_cache_stand_at_their_own_positions(more: dict[str, Any]) -> None:
+    model = spread(shape(layers=2, **more))
     ids = some_ids(2, 12)
     cache = Cache.empty(model.config, 2, 16)
     with torch.no_grad():
@@ -77,18 +81,20 @@ def test_written_attention_equals_the_fused_one(length: int) -> None:
 
 
 @ATTENDS
-def test_packed_logits_equal_unpacked_ones(attend: Attend) -> None:
-    model = spread(shape(layers=2))
-    parts = [some_ids(n, seed=n) for n in (5, 9, 1, 17)]
+@KINDS
+def test_packed_logits_equal_unpacked_ones(attend: Attend, more: dict[str, Any]) -> None:
+    model = spread(shape(layers=2, **more))
+    parts = [some_ids(n, seed=n) for n in (5, 9, 1, 2, 17)]
     for part, got in zip(parts, packed(model, parts, attend), strict=True):
         with torch.no_grad():
             torch.testing.assert_close(got, model(part[None])[0], rtol=1e-5, atol=1e-5)
 
 
 @ATTENDS
-def test_no_packed_document_sees_another(attend: Attend) -> None:
+@KINDS
+def test_no_packed_document_sees_another(attend: Attend, more: dict[str, Any]) -> None:
     """Users' pain 4: perturb one document, and the others' logits stay as they are bit by bit."""
-    model = spread(shape(layers=2))
+    model = spread(shape(layers=2, **more))
     parts = [some_ids(n, seed=n) for n in (20, 15, 29)]
     before = packed(model, parts, attend)
     for changed in range(3):
@@ -99,8 +105,9 @@ def test_no_packed_document_sees_another(attend: Attend) -> None:
             assert torch.equal(before[i], after[i]) == (i != changed)
 
 
-def test_no_position_sees_a_later_one() -> None:
-    model = spread(shape(layers=2))
+@KINDS
+def test_no_position_sees_a_later_one(more: dict[str, Any]) -> None:
+    model = spread(shape(layers=2, **more))
     ids = some_ids(1, 20)
     other = ids.clone()
     other[0, 11:] = (ids[0, 11:] + 1) % model.config.vocab_size
@@ -119,15 +126,16 @@ def test_attention_is_what_the_layers_use() -> None:
         assert not weights.triu(1).any()
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_fresh_model_guesses_by_chance_and_its_layers_do_nothing(tied: bool) -> None:
-    model = Decoder(shape(layers=2, tie_embeddings=tied)).start(seeded(0))
+@pytest.mark.parametrize("more", [{}, {"tie_embeddings": True}, CONVOLVED], ids=str)
+def test_a_fresh_model_guesses_by_chance_and_its_layers_do_nothing(more: dict[str, Any]) -> None:
+    model = Decoder(shape(layers=2, **more)).start(seeded(0))
     ids = some_ids(8, 32)
     with torch.no_grad():
         logits = model(ids)
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
         layers = model.hidden(ids)
-        bare = model.trunk(model.model.embed_tokens(ids), *model.angles(ids), None, attend_fused)
+        x = model.model.embed_tokens(ids)
+        bare = model.trunk(x, *model.angles(ids), unseen(32, None, x), attend_fused)
         model.model.layers = torch.nn.ModuleList()
         assert torch.equal(layers, bare)
         assert torch.equal(layers, model.hidden(ids))
@@ -158,10 +166,16 @@ def test_bf16_is_for_computing_only() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"tie_embeddings": True}, {"qk_norm": True, "layers": 3}, {"head_dim": 16}],
+    [
+        {},
+        {"tie_embeddings": True},
+        {"qk_norm": True, "layers": 3},
+        {"head_dim": 16},
+        {"layers": 3, "qk_norm": True, "conv_layers": (0, 2), "conv_width": 4},
+    ],
     ids=str,
 )
-def test_the_count_of_parameters_is_right(more: dict[str, int]) -> None:
+def test_the_count_of_parameters_is_right(more: dict[str, Any]) -> None:
     config = shape(**more)
     assert config.parameters == sum(p.numel() for p in Decoder(config).parameters())
 
@@ -173,6 +187,10 @@ def test_the_count_of_parameters_is_right(more: dict[str, int]) -> None:
         ({"heads": 5, "kv_heads": 5}, "hidden_size 32 is not a multiple of heads 5"),
         ({"head_dim": 7}, "even head width, not 7"),
         ({"hiden_size": 1}, "hiden_size"),
+        ({"layers": 2, "conv_layers": (0,)}, "qk_norm: true"),
+        ({"layers": 2, "qk_norm": True, "conv_layers": (2,)}, "the last of 2 layers is 1"),
+        ({"layers": 2, "qk_norm": True, "conv_layers": (0, 1)}, "at least one layer has to attend"),
+        ({"layers": 3, "qk_norm": True, "conv_layers": (1, 0)}, "each once, in rising order"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(more: dict[str, int], message: str) -> None:

@@ -24,6 +24,8 @@ SHAPES: list[dict[str, Any]] = [
     {"qk_norm": True},
     {"qk_norm": True, "tie_embeddings": True, "kv_heads": 1, "rope_theta": 1e6},
     {"head_dim": 16, "norm_eps": 1e-5},
+    {"qk_norm": True, "conv_layers": (0,), "tie_embeddings": True},
+    {"qk_norm": True, "conv_layers": (1,), "conv_width": 4, "kv_heads": 2, "norm_eps": 1e-5},
 ]
 
 
@@ -40,8 +42,8 @@ def test_transformers_gives_the_same_logits(more: dict[str, Any], tmp_path: Path
     theirs = AutoModelForCausalLM.from_pretrained(
         tmp_path / "ours", local_files_only=True, dtype=torch.float32
     ).eval()
-    kind = "Qwen3ForCausalLM" if more.get("qk_norm") else "LlamaForCausalLM"
-    assert type(theirs).__name__ == kind
+    kind = "Lfm2" if more.get("conv_layers") else "Qwen3" if more.get("qk_norm") else "Llama"
+    assert type(theirs).__name__ == f"{kind}ForCausalLM"
     assert sum(p.numel() for p in theirs.parameters()) == ours.config.parameters
     ids = some_ids(2, 32)
     with torch.no_grad():
