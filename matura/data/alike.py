@@ -8,13 +8,14 @@ was "like" one with which it had not a word in common.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from mmap import MADV_DONTNEED, mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matura.data.hashed import Hashes, Ids
 from matura.data.minhash import Signatures
+from matura.data.stored import Stored, rows_of
 
 Verdict = Callable[[Ids, Ids], NDArray[np.bool_]]
 
@@ -30,38 +31,30 @@ that is boilerplate, and comparing all pairs would take the square of their numb
 KEYS_BYTES = 2**27
 PAIRS = 2**12
 """Compared at once: 4 MB of signatures."""
-MAPPED_BYTES = 2**28
-"""A larger memory map is given back to the system after each look, for its pages count as memory of
-the process; a smaller one is left alone, as that takes time."""
 STAYING = 256
 """Documents of one group that may stay before the rest is grouped anew, more strictly."""
 
 
-def agreement(signatures: Signatures, left: Ids, right: Ids) -> NDArray[np.float64]:
+def agreement(signatures: Signatures | Stored, left: Ids, right: Ids) -> NDArray[np.float64]:
     """About how alike the documents of each pair are, from 0 to 1."""
+    rows = rows_of(signatures)
     found = np.empty(len(left), dtype=np.float64)
     for start in range(0, len(left), PAIRS):
         some = slice(start, start + PAIRS)
-        found[some] = (signatures[left[some]] == signatures[right[some]]).mean(axis=1)
-        _give_back(signatures)
+        same = rows.take(left[some], axis=0) == rows.take(right[some], axis=0)
+        found[some] = same.mean(axis=1)
     return found
 
 
-def _give_back(signatures: Signatures) -> None:
-    pages = signatures.base
-    if isinstance(pages, mmap) and signatures.nbytes > MAPPED_BYTES:
-        pages.madvise(MADV_DONTNEED)
-
-
 def near_duplicates(
-    signatures: Signatures, documents: Ids, *, threshold: float, verdict: Verdict | None
+    signatures: Signatures | Stored, documents: Ids, *, threshold: float, verdict: Verdict | None
 ) -> tuple[Ids, Ids]:
     """Those of the documents that are left out, and beside each the one that stays, which is an
     earlier one. `verdict` decides about pairs that signatures leave in doubt.
 
     Whoever stays is not like any that stays before it in its group, as far as bands tell.
     """
-    places = signatures.shape[1]
+    signatures, places = rows_of(signatures), signatures.shape[1]
     spread = 0.0 if verdict is None else DOUBT * (threshold * (1 - threshold) / places) ** 0.5
     search = _Search(signatures, rows_of_band(threshold, places))
     level = threshold - spread
@@ -89,7 +82,7 @@ def near_duplicates(
 
 
 def _like(
-    signatures: Signatures,
+    signatures: Signatures | Stored,
     left: Ids,
     right: Ids,
     threshold: float,
@@ -119,7 +112,7 @@ def rows_of_band(threshold: float, places: int) -> int:
 class _Search:
     """Documents that agree in a whole band of places, compared in the rest."""
 
-    def __init__(self, signatures: Signatures, rows: int) -> None:
+    def __init__(self, signatures: Any, rows: int) -> None:
         self._signatures, self._rows = signatures, rows
 
     def grouped(self, documents: Ids, level: float) -> tuple[Ids, Ids]:
@@ -144,15 +137,16 @@ class _Search:
             keys = np.empty((len(documents), after - first), dtype=np.uint64, order="F")
             for start in range(0, len(documents), PAIRS):
                 some = documents[start : start + PAIRS]
-                part = self._signatures[some, first * self._rows : after * self._rows]
-                part = part.reshape(len(some), after - first, self._rows)
+                part = self._signatures.take(some, axis=0)
+                part = part[:, first * self._rows : after * self._rows].reshape(
+                    len(some), after - first, self._rows
+                )
                 hashed = np.zeros(part.shape[:2], dtype=np.uint64)
                 for place in range(self._rows):
                     hashed ^= part[:, :, place]
                     hashed *= np.uint64(0x9E3779B97F4A7C15)
                     hashed ^= hashed >> np.uint64(32)
                 keys[start : start + PAIRS] = hashed
-                _give_back(self._signatures)
             yield keys
 
     def _band(self, documents: Ids, keys: Hashes, parents: Ids, level: float) -> None:

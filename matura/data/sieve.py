@@ -22,7 +22,16 @@ from matura.core.types import Document, Given
 from matura.data.cleaner import first_change
 from matura.data.corpus import marked
 from matura.data.decontaminate import Findings, Index, decontaminated
-from matura.data.dedup import Duplicates, Fingerprints, Found, Reason, Tally, likeness, similarity
+from matura.data.dedup import (
+    Duplicates,
+    Fingerprints,
+    Found,
+    Reason,
+    StoredFingerprints,
+    Tally,
+    likeness,
+    similarity,
+)
 from matura.data.deduped import text_only
 from matura.data.marked import SHARD_BYTES, Marked, write_marked
 from matura.data.source import Source
@@ -197,7 +206,7 @@ class _Compared:
     def __init__(
         self,
         spool: Spool,
-        prints: Fingerprints,
+        prints: Fingerprints | StoredFingerprints,
         settings: Duplicates,
         names: Sequence[str],
         ends: Sequence[int],

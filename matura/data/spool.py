@@ -19,10 +19,18 @@ import numpy as np
 
 from matura.core.errors import DataError
 from matura.core.types import Document
-from matura.data.dedup import EXACT_BYTES, Duplicates, Fingerprints, Found, duplicates_of
+from matura.data.dedup import (
+    EXACT_BYTES,
+    Duplicates,
+    Fingerprints,
+    Found,
+    StoredFingerprints,
+    duplicates_of,
+)
 from matura.data.dedup import fingerprints as made
 from matura.data.hashed import Ids
 from matura.data.lines import reason
+from matura.data.stored import Stored
 
 BATCH_BYTES = 2**22
 """Text whose fingerprints are made at once."""
@@ -78,8 +86,8 @@ class Spool:
         name = raw[NUMBER_BYTES:size].decode("utf-8", "surrogatepass")
         return Document(text=raw[size:].decode("utf-8", "surrogatepass"), id=name)
 
-    def prints(self) -> Fingerprints:
-        """The fingerprints of all, as memory maps."""
+    def prints(self) -> Fingerprints | StoredFingerprints:
+        """The fingerprints of all, on disk."""
         self._fingerprint()
         for file in (self._texts, self._exact, self._signatures):
             self._flush(file)
@@ -89,11 +97,9 @@ class Spool:
         exact = np.memmap(self._exact, np.uint8, "r", shape=(count, EXACT_BYTES))
         if not self._settings.near:
             return Fingerprints(exact, np.empty((count, 0), dtype=np.uint32))
-        return Fingerprints(
-            exact, np.memmap(self._signatures, np.uint32, "r", shape=(count, places))
-        )
+        return StoredFingerprints(exact, Stored(self._signatures, count, places))
 
-    def found(self, prints: Fingerprints) -> Found:
+    def found(self, prints: Fingerprints | StoredFingerprints) -> Found:
         """Which of them are duplicates."""
         return duplicates_of(prints, self._settings, self._texts_of)
 
@@ -108,7 +114,7 @@ class Spool:
         if self._waiting:
             prints = made(self._waiting, self._settings)
             self._write(self._exact, prints.exact.tobytes())
-            self._write(self._signatures, prints.signatures.tobytes())
+            self._write(self._signatures, prints.signatures.astype("<u4").tobytes())
             self._waiting, self._size = [], 0
 
     def _write(self, file: IO[bytes], raw: bytes) -> None:

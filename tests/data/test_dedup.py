@@ -7,6 +7,7 @@ import re
 import string
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matura.core.errors import DataError
 from matura.core.rng import rng
-from matura.data import alike
+from matura.data import alike, stored
 from matura.data.alike import agreement, near_duplicates, rows_of_band
 from matura.data.dedup import (
     Duplicates,
@@ -29,6 +31,7 @@ from matura.data.dedup import (
 from matura.data.hashed import Ids
 from matura.data.minhash import signed
 from matura.data.shingles import LONGEST_WORD, Shingles, blocks, shingles
+from matura.data.stored import Stored, rows_of
 
 NEAR = Duplicates()
 SIZES = (30, 120, 400)
@@ -324,6 +327,30 @@ def test_memory_and_comparisons_grow_with_documents_and_not_with_pairs(
         assert peak <= 100 * count + 16 * 2**20
         assert (stay < out).all()
         assert len(out) == (count // 2 if make is planted_rows else 0)
+
+
+def test_signatures_in_a_file_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = np.random.Generator(np.random.PCG64(3))
+    signatures = planted_rows(stream, 500)
+    signatures.tofile(tmp_path / "s.bin")
+    mapped = np.memmap(tmp_path / "s.bin", np.uint32, "r", shape=signatures.shape)
+    assert rows_of(mapped) is mapped
+    assert rows_of(signatures) is signatures
+    monkeypatch.setattr(stored, "LARGE_BYTES", 1)
+    rows = rows_of(mapped)
+    assert isinstance(rows, Stored)
+    for numbers in ([], [3], [0, 1, 2, 9, 4, 4, 5, 499], list(range(500))):
+        where = np.array(numbers, dtype=np.int64)
+        assert np.array_equal(rows.take(where, axis=0), signatures[where])
+    exact = stream.integers(0, 256, (500, 16), dtype=np.uint8)
+    in_memory = duplicates_of(Fingerprints(exact, signatures), NEAR)
+    in_a_file = duplicates_of(Fingerprints(exact, mapped), NEAR)
+    assert np.array_equal(in_memory.of, in_a_file.of)
+    assert in_memory.near == 250
+    with pytest.raises(DataError, match=r"s\.bin: ends before row 501"):
+        rows.take(np.array([500]), axis=0)
 
 
 def test_groups_with_many_that_stay_are_looked_at_more_strictly(
