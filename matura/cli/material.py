@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from matura.cli import out
-from matura.cli.climbing import Json
+from matura.cli.climbing import Json, Scale
 
 
 def check(
@@ -86,6 +86,7 @@ def fetch(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Change a place in the recipe."),
     ] = None,
+    scale: Scale = 1.0,
     cache: Annotated[
         Path | None, typer.Option(help="Where files are kept (MATURA_CACHE, ~/.cache/matura).")
     ] = None,
@@ -101,7 +102,7 @@ def fetch(
     from matura.ladder.fetch import fetched
     from matura.ladder.recipe import load
 
-    asked = load(recipe, set or ())
+    asked = load(recipe, set or (), scale=scale)
     with using(Network(offline=False, cache=cache, progress=out.bytes_here)):
         found = list(fetched(asked))
     if json:

@@ -140,12 +140,7 @@ def make(
                     ledger=pages,
                 )
         seconds, peak = pages.seconds, max(peak_rss_bytes(), int(made["peak_rss_bytes"]))
-    before = done[context.start].record["lineage"] if context.start else None
-    if "model_tokens" in made["numbers"]:  # of a model that is given: nothing below it is its
-        before = {"model_tokens": made["numbers"]["model_tokens"]}
-    data = {name: folder.record["numbers"].get("data", {}) for name, folder in done.items()}
-    data[stage.name] = made["numbers"].get("data", {})
-    whence = lineage(stage, below, made["shares"], made["tokens"], before, data)
+    whence = _whence(stage, made, done, below, context.start)
     verdict: Mapping[str, Any] = {}
     if (correction := step.correction) is not None:
         whence |= {"corrects": correction.of.path.name, "changes": list(correction.changes)}
@@ -169,6 +164,22 @@ def make(
         with telling(work / name, "remove"):
             (work / name).unlink(missing_ok=True)
     return publish(work, step.final, record)
+
+
+def _whence(
+    stage: StageKind,
+    made: Mapping[str, Any],
+    done: Mapping[str, Folder],
+    below: Mapping[str, StageKind],
+    start: str | None,
+) -> dict[str, Any]:
+    """The stage's lineage, on top of that of the model it went on from."""
+    before = done[start].record["lineage"] if start else None
+    if "model_tokens" in made["numbers"]:  # of a model that is given: nothing below it is its
+        before = {"model_tokens": made["numbers"]["model_tokens"]}
+    data = {name: folder.record["numbers"].get("data", {}) for name, folder in done.items()}
+    data[stage.name] = made["numbers"].get("data", {})
+    return lineage(stage, below, made["shares"], made["tokens"], before, data)
 
 
 def _made(

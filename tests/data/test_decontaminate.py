@@ -335,3 +335,10 @@ def test_one_word_over_and_over_takes_no_hour(rule: str) -> None:
     count = 300 if rule == "run" else 12
     found = Index([("ha", " ".join(["ha"] * count)), ("haha", "ha ha he " * count)])
     assert found.hits(document("ha " * 50_000))
+
+
+def test_plain_words_are_those_of_their_places() -> None:
+    draw = rng(0, "words")
+    for _ in range(2000):
+        text = "".join(chr(draw.randrange(128)) for _ in range(draw.randrange(40)))
+        assert words(text) == [text[a:b].lower() for a, b in spans(text)]
