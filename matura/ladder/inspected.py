@@ -20,12 +20,13 @@ from matura.data.build import divided_by_content
 from matura.data.cleaner import Cleaner
 from matura.data.composition import KINDS
 from matura.data.corpus import source_at
-from matura.data.health import BYTES_A_TOKEN, MOST, Card, Part, inspect
+from matura.data.health import BYTES_A_TOKEN, LONG_LINE_CHARS, MOST, Card, Part, inspect
+from matura.data.repeats import RUN_WORDS
 from matura.data.source import Source
 from matura.ladder.recipe import Recipe
 from matura.text.tokenizer import Tokenizer
 
-BAR = 30
+BAR = 20
 COLOURS = {"code": "blue", "dialogue": "red", "structured": "green", "prose": "magenta"}
 MARKS = {"code": "█", "dialogue": "▓", "structured": "▒", "prose": "░"}
 """Told apart without colours too."""
@@ -106,23 +107,18 @@ def cards_of(
 def drawn_cards(cards: Sequence[Card]) -> RenderableType:
     """A row for each source, then what is special about each."""
     table = Table(title="health", title_justify="left")
-    table.add_column("source")
-    for head in ("documents", "tokens", "unique", "exact", "near", "again", "long lines"):
-        table.add_column(head, justify="right")
-    table.add_column("languages")
+    table.add_column("source", overflow="fold")
+    for head in ("docs", "tokens", "unique", "copies"):
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column("composition", no_wrap=True)
     for card in cards:
-        about = "" if card.tokens_counted else "≈ "
+        about = "" if card.tokens_counted else "≈"
         table.add_row(
             escape(card.name),
             f"{card.documents:,}" + ("" if card.whole else "+"),
             about + spell_count(card.tokens),
             spell_count(card.unique_tokens),
-            _percent(card.exact.documents / max(1, card.documents)),
-            _percent(card.near.documents / max(1, card.documents)),
-            _percent(card.repeats["runs"]),
-            _percent(card.long_lines.characters / max(1, card.characters)),
-            shares(card, card.languages, 3),
+            _percent((card.exact.documents + card.near.documents) / max(1, card.documents)),
             _bar(card),
         )
     legend = Text("  ").join(Text(f"{MARKS[k]} {k}", style=COLOURS[k]) for k in KINDS)
@@ -137,7 +133,7 @@ def shares(card: Card, parts: dict[str, Part], most: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return "–" if share == 0 else "<0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+    return "none" if share == 0 else "<0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def _bar(card: Card) -> Text:
@@ -151,10 +147,19 @@ def _bar(card: Card) -> Text:
 
 def _notes(card: Card) -> Iterator[str]:
     yield ""
-    sizes = card.lengths
-    told = shares(card, card.composition, 4)
-    spread = f"; characters a document {sizes['least']:,} to {sizes['most']:,}" if sizes else ""
-    yield f"{card.name}: {told}{spread}, half below {sizes.get('half', 0):,}"
+    kinds, tongues = shares(card, card.composition, 4), shares(card, card.languages, 4)
+    yield f"{card.name}: {kinds}; languages: {tongues}"
+    if sizes := card.lengths:
+        yield (
+            f"  characters a document: {sizes['least']:,} to {sizes['most']:,}, half below "
+            f"{sizes['half']:,}; {_percent(card.share(card.long_lines))} in lines over "
+            f"{LONG_LINE_CHARS:,}"
+        )
+        yield (
+            f"  said again within a document: {_percent(card.repeats['runs'])} of runs of "
+            f"{RUN_WORDS} words, {_percent(card.repeats['lines'])} of lines; zlib leaves "
+            f"{_percent(card.repeats['packed'])} of the bytes"
+        )
     if not card.whole:
         yield f"  only the first {card.most:,} documents were looked at; --most takes more"
     if not card.tokens_counted:
@@ -171,8 +176,10 @@ def _notes(card: Card) -> Iterator[str]:
             f"  windows overlap: {share:.1%} of the text stands in the window before; "
             f"{card.unique_tokens:,} tokens are not said twice"
         )
+    if card.pairs:
+        yield f"  copies: {card.exact.documents:,} exact, {card.near.documents:,} near; such as"
     for pair in card.pairs[:3]:
-        yield f"  {pair['id']}: {pair['why']} of {pair['of']}"
+        yield f"    {pair['id']}: {pair['why']} of {pair['of']}"
     if card.odd:
         odd = ", ".join(f"{part.characters:,} {name}" for name, part in card.odd.items())
         yield f"  odd characters: {odd}"
