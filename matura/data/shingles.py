@@ -117,7 +117,7 @@ def _words(joined: bytes) -> tuple[Ids, Ids]:
     alone = np.empty(0, dtype=np.int64)
     if not joined.isascii():
         kinds = kinds.copy()
-        alone = _beyond_ascii(np.frombuffer(joined, dtype=np.uint8), kinds[1:-1])
+        alone = _beyond_ascii(np.frombuffer(joined + bytes(2), dtype=np.uint8), kinds[1:-1])
     edges = kinds[1:] != kinds[:-1]
     edges[alone] = True
     # two passes over bytes are faster than one over the numbers of all edges
@@ -138,7 +138,7 @@ def _words(joined: bytes) -> tuple[Ids, Ids]:
 
 def _beyond_ascii(codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> Ids:
     """Blanks out typographic quotes, dashes and spaces in `kinds`; returns where else a word begins
-    or ends, around the characters that are words by themselves."""
+    or ends, around the characters that are words by themselves. Two bytes come after the text."""
     leads = np.flatnonzero(codes[:-2] >= 0xC2)
     first, second, third = codes[leads], codes[leads + 1], codes[leads + 2]
     two = leads[(first == 0xC2) & np.isin(second, (0xA0, 0xAB, 0xBB))]
@@ -154,7 +154,7 @@ def _beyond_ascii(codes: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> Ids:
     alone |= (first == 0xE0) & (second >= 0xB8) & (second <= 0xBB)
     alone |= (first == 0xE1) & ((second <= 0x82) | (second == 0x9E) | (second == 0x9F))
     some, emoji = leads[alone], leads[first >= 0xF0]
-    return np.concatenate([some, some + 3, emoji, np.minimum(emoji + 4, len(codes))])
+    return np.concatenate([some, some + 3, emoji, emoji + 4])
 
 
 def _hashed(joined: bytes, starts: Ids, sizes: Ids) -> Hashes:

@@ -107,6 +107,17 @@ def test_a_fingerprint_is_the_same_in_any_batch(texts: list[str], data: st.DataO
     assert np.array_equal(whole.signatures, np.concatenate([part.signatures for part in parts]))
 
 
+@pytest.mark.parametrize("end", [*"\xa0»…。中🙂éก", ".", "+", "\n", "\ud800"])
+def test_the_last_character_counts_as_in_any_other_place(end: str) -> None:
+    """Found by chance once: a no-break space was none at the very end of a batch."""
+    text = "one 2/3 four five six seven/" + end
+    alone, first, last = (
+        fingerprints(texts, NEAR).signatures for texts in ([text], [text, "x"], ["x", text])
+    )
+    assert np.array_equal(alone[0], first[0])
+    assert np.array_equal(alone[0], last[1])
+
+
 def test_a_large_batch_is_done_in_blocks() -> None:
     texts = [text_of(rng(n), 300) for n in range(200)] + ["", "x", "é" * 300, "中文" * 200]
     assert len(list(blocks([text.encode() for text in texts]))) > 1
