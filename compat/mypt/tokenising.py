@@ -134,26 +134,44 @@ def _source(
 ) -> Counted:
     """One source's files; what an earlier document said already is left out."""
     found = Counted()
+    below = _threshold(folder, key, val_fraction)
     files = {split: _Files(work / split, key, tokens_per_shard) for split in (TRAIN, VALIDATION)}
     new = _new(folder, key, seen, found)
     while some := list(islice(new, BATCH)):
         encoded = template.tokenizer.encode_many([document.text for document in some])
         for document, ids in zip(some, encoded, strict=True):
-            split = VALIDATION if place_of(document) < val_fraction else TRAIN
+            split = VALIDATION if place_of(document) < below else TRAIN
             files[split].add([*ids, end])
     for one in files.values():
         one.flush()
         if not one.tokens:
             raise DataError(
-                f"{folder}: too little to be split: {found.documents} documents; fetch more of "
-                f"{key}, or another --val_fraction than {val_fraction:g}"
+                f"{folder}: nothing new for {one.folder.name} among {found.documents} documents; "
+                f"fetch more of {key}"
             )
     found.train, found.val = files[TRAIN].tokens, files[VALIDATION].tokens
     return found
 
 
+def _threshold(folder: Path, key: str, val_fraction: float) -> float:
+    """Below which place a document is for validation: the fraction, unless that leaves one of the
+    two without any.
+
+    Raises:
+        DataError: there is but one document.
+    """
+    places = sorted({place_of(document) for document in _documents(folder, key)})
+    if len(places) < 2:
+        raise DataError(f"{folder}: too little to be split: one document; fetch more of {key}")
+    return min(max(val_fraction, places[1]), places[-1])
+
+
+def _documents(folder: Path, key: str) -> Iterator[Document]:
+    return MarkedShards(path=folder).read(Given(rng=rng(0, "mypt", "tokenise", key)))
+
+
 def _new(folder: Path, key: str, seen: set[str], found: Counted) -> Iterator[Document]:
-    for document in MarkedShards(path=folder).read(Given(rng=rng(0, "mypt", "tokenise", key))):
+    for document in _documents(folder, key):
         name = content_key(document)
         if name in seen:
             found.duplicates += 1

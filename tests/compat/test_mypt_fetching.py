@@ -192,6 +192,16 @@ def test_the_steps_one_by_one(hub: Served) -> None:
     assert first == {path.name: path.read_bytes() for path in (OUT / "train").iterdir()}
 
 
+def test_a_few_documents_are_split_all_the_same(hub: Served) -> None:
+    made(f"{FETCH} --skip_clean --total_tokens 1000 --sources codeparrot --val_fraction 0.001")
+    assert len(documents("val")) == 1
+    assert len(documents("train")) > 1
+    done = ran(f"{FETCH} --skip_clean --sources opensub_en --out_dir other")
+    assert done.code == 1
+    assert "too little to be split: one document; fetch more of opensub_en" in done.err
+    assert not Path("other").exists()
+
+
 def test_weights_are_shares_of_the_total_and_a_changed_one_fetches_anew(hub: Served) -> None:
     made()
     raw = Path("data/phase1_5_induction_raw_downloads")
