@@ -45,7 +45,7 @@ def pieces(limit: int) -> Iterator[str]:
     while made < limit:
         for text in _pieces():
             if generation:
-                text = WORD.sub(lambda word: f"{word[0]}{generation}x", text)
+                text = WORD.sub(rf"\g<0>{generation}x", text)
             if (key := hash(text)) in seen:
                 continue
             seen.add(key)
@@ -104,9 +104,11 @@ def write(folder: Path, documents: int, seed: int = 0) -> Planted:
         if chance < PLANTED / (1 - PLANTED - LOOKALIKE):
             if (copy := changed(draw, text)) is not None:
                 waiting.append((place + draw.randrange(1, 2000), copy, name, copies))
-        elif chance < (PLANTED + LOOKALIKE) / (1 - PLANTED - LOOKALIKE):
-            if (other := mixed(draw, text)) is not None:
-                waiting.append((place + draw.randrange(1, 2000), other, name, lookalikes))
+        elif (
+            chance < (PLANTED + LOOKALIKE) / (1 - PLANTED - LOOKALIKE)
+            and (other := mixed(draw, text)) is not None
+        ):
+            waiting.append((place + draw.randrange(1, 2000), other, name, lookalikes))
         if len(waiting) > 500:
             later = []
             for due, copy, of, into in waiting:
@@ -129,9 +131,9 @@ def changed(draw: Random, text: str) -> str | None:
         lines = text.splitlines(keepends=True)
         if way == 0:
             words = list(WORD.finditer(text))
-            for word in sorted(draw.sample(words, min(3, len(words))), key=lambda w: -w.start()):
-                text = f"{text[: word.start()]}changed{draw.randrange(999)}{text[word.end() :]}"
             copy = text
+            for word in sorted(draw.sample(words, min(3, len(words))), key=lambda w: -w.start()):
+                copy = f"{copy[: word.start()]}changed{draw.randrange(999)}{copy[word.end() :]}"
         elif way == 1:
             lines.insert(draw.randrange(len(lines)), f"# a line of {draw.random()} put in\n")
             copy = "".join(lines)

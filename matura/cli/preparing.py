@@ -96,7 +96,7 @@ def prepare(
         made = prepared(
             into,
             wanted,
-            engine=engine_named(engine, workers, ["matura.data.preparation"]),
+            engine=engine_named(engine, workers),
             progress=progress,
             rebuild="rebuild" if rebuild else "keep",
         )

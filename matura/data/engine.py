@@ -71,10 +71,10 @@ class Alone(Engine):
 class Processes(Engine):
     """Processes of this machine, started afresh when one of them dies."""
 
-    def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, *preload])
+        # not forked: locks and threads of this process would be copied in any state
+        self._context = multiprocessing.get_context("spawn")
         self._pool: ProcessPoolExecutor | None = None
 
     def run(
@@ -202,7 +202,7 @@ class Ray(Engine):
             self._ray.shutdown()
 
 
-def engine_named(name: str, workers: int | None = None, preload: Sequence[str] = ()) -> Engine:
+def engine_named(name: str, workers: int | None = None) -> Engine:
     """The engine with so many workers; as many as there are cores if absent.
 
     Raises:
@@ -213,4 +213,4 @@ def engine_named(name: str, workers: int | None = None, preload: Sequence[str] =
         return Ray(count)
     if name != "local":
         raise RecipeError(f"no engine {name!r}{did_you_mean(name, ENGINES)}")
-    return Alone() if count == 1 else Processes(count, preload)
+    return Alone() if count == 1 else Processes(count)

@@ -34,7 +34,7 @@ from matura.data.engine import Alone, Engine
 from matura.data.gathered import Against, Gathered, Gathering, gather, made_before
 from matura.data.sharded import HELD_OUT, Sharded, Sharding, shard
 from matura.data.source import Source
-from matura.data.verdicts import TRAIN, Judged, counted, judge
+from matura.data.verdicts import LISTED, TRAIN, Judged, counted, judge
 from matura.text.tokenizer import Cut as Split
 from matura.text.tokenizer import Tokenizer
 
@@ -187,6 +187,7 @@ class _Making:
         corpus.mkdir()
         tokenizer.save(corpus / TOKENIZER)
         _collect(corpus, shards)
+        _link(self._work / "judged" / LISTED, corpus / LISTED)
         counts = counts_of(parts, judged, shards)
         told = {"asked": plain(dict(asked)), "tokenizer": tokenizer.sha256, **counts}
         if folder.exists():

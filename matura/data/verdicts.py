@@ -5,6 +5,7 @@ The only step that sees all documents, and it sees their fingerprints alone, mem
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from matura.core.errors import DataError
 from matura.core.record import digest
 from matura.core.store import publish, work_place
-from matura.data.held import HELD_OUT_LIMIT_BYTES
 from matura.data.dedup import (
     EXACT_BYTES,
     Duplicates,
@@ -31,6 +31,7 @@ from matura.data.dedup import (
 )
 from matura.data.gathered import Gathered, made_before
 from matura.data.hashed import Ids
+from matura.data.held import HELD_OUT_LIMIT_BYTES
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE
 
 VERDICTS = (
@@ -44,6 +45,7 @@ VERDICTS = (
 TRAIN, VALIDATION, EXAM, EXACT, NEAR, BEYOND = range(len(VERDICTS))
 SPLITS = VERDICTS[:3]
 CLUSTERS, EXAMPLES = 10, 10
+LISTED = "duplicates.jsonl"
 COPY_BYTES = 2**22
 
 
@@ -99,6 +101,7 @@ def _judged(
         numbers = list(some)
         rows = slice(starts[numbers[0]], starts[numbers[-1] + 1])
         notes += _split(name, [parts[number] for number in numbers], verdicts[rows])
+    _list(work / LISTED, found, texts)
     told = {
         "clusters": list(_clusters(found, texts)),
         "examples": list(_examples(found, prints, texts)),
@@ -178,6 +181,17 @@ def _split(name: str, parts: Sequence[Gathered], verdicts: NDArray[np.uint8]) ->
     beyond = np.cumsum(sizes) > HELD_OUT_LIMIT_BYTES
     beyond[0] = False
     verdicts[kept[exam][beyond]] = BEYOND
+
+
+def _list(path: Path, found: Found, texts: _Texts) -> None:
+    """Every document that is left out, with what it is a duplicate of, one JSON object a line."""
+    out = np.flatnonzero(found.of >= 0)
+    kept, place = np.unique(found.of[out], return_inverse=True)
+    names = texts.names(kept)
+    with path.open("w", encoding="utf-8") as lines:
+        for document, name, of in zip(out.tolist(), texts.names(out), place, strict=True):
+            row = {"left_out": name, "kept": names[of], "reason": found.reason(document)}
+            lines.write(json.dumps(row) + "\n")
 
 
 def _clusters(found: Found, texts: _Texts) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Document, Given
 from matura.data import sources
+from matura.data.preparation import Found, NewTokenizer, Wanted, prepare
 from matura.data.source import Source
 from matura.data.sources.folder import Folder
 from matura.data.sources.stdlib import Stdlib, topics
@@ -42,7 +43,13 @@ def settings_of(tmp_path: Path) -> dict[str, dict[str, object]]:
     (tmp_path / "datasets/a/b/rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     write_table(table({"text": ["one", "two"]}), tmp_path / "a.parquet")
     (tmp_path / "prepared/train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "some").mkdir()
+    for number in range(9):
+        (tmp_path / f"some/{number}.txt").write_text(f"{number} " * 9)
+    texts = (Found("some", Folder(path=tmp_path / "some")),)
+    prepare(tmp_path / "corpus", Wanted(texts, NewTokenizer(vocab_size=300)))
     return {
+        "corpus": {"path": tmp_path / "corpus"},
         "jsonl": {"path": tmp_path / "a.jsonl"},
         "folder": {"path": tmp_path},
         "prepared": {"path": tmp_path / "prepared"},

@@ -45,6 +45,7 @@ class Corpus(Source):
         if given.split == "exam":
             yield from self._held_out()
             return
+        self._folder()
         tokenizer = Tokenizer.load(self.path / "tokenizer")
         own = getattr(given.tokenizer, "sha256", None) == tokenizer.sha256
         for shard in self.shards(given.split):
