@@ -216,12 +216,16 @@ class _Work:
         built = self._built
         codec = self._template.tokenizer
         held = HeldOut()
+        targets: tuple[tuple[Split, Path], ...] = (
+            ("train", built.train),
+            ("validation", built.validation),
+        )
         with ExitStack() as stack:
-            writers: dict[Split, ShardWriter] = {
+            writers = {
                 split: stack.enter_context(
                     ShardWriter(path, vocab_size=codec.vocab_size, tokenizer_sha256=codec.sha256)
                 )
-                for split, path in (("train", built.train), ("validation", built.validation))
+                for split, path in targets
             }
             self._copy(writers)
             for split, things in self._batches():

@@ -1,12 +1,12 @@
 """What becomes of each gathered document: left out as a duplicate, or which split it belongs to.
 
-The only step that sees all documents, and it sees their fingerprints alone, memory-mapped.
+The only step that sees all documents, and it sees their fingerprints alone; signatures stay in a
+file.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +24,8 @@ from matura.core.store import publish, work_place
 from matura.data.dedup import (
     EXACT_BYTES,
     Duplicates,
-    Fingerprints,
     Found,
+    StoredFingerprints,
     duplicates_of,
     similarity,
 )
@@ -33,6 +33,7 @@ from matura.data.gathered import Gathered, made_before
 from matura.data.hashed import Ids
 from matura.data.held import HELD_OUT_LIMIT_BYTES
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE
+from matura.data.stored import Stored
 
 VERDICTS = (
     "train",
@@ -87,10 +88,25 @@ def _judged(
     work: Path, parts: Sequence[Gathered], starts: Sequence[int], settings: Duplicates
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     width = settings.permutations if settings.near else 0
-    prints = Fingerprints(
-        _joined(work / ".exact", parts, "exact.bin", "u1", EXACT_BYTES),
-        _joined(work / ".signatures", parts, "signatures.bin", "<u4", width),
-    )
+    exact = [part.array("exact.bin", "u1", EXACT_BYTES) for part in parts]
+    path = work / ".signatures"
+    with path.open("w+b") as file:
+        path.unlink()  # open as long as it is needed, and a kill leaves nothing
+        for part in parts:
+            with (part.folder / "signatures.bin").open("rb") as some:
+                shutil.copyfileobj(some, file, COPY_BYTES)
+        file.flush()
+        prints = StoredFingerprints(np.concatenate(exact), Stored(file, starts[-1], width))
+        return _compared(work, parts, starts, settings, prints)
+
+
+def _compared(
+    work: Path,
+    parts: Sequence[Gathered],
+    starts: Sequence[int],
+    settings: Duplicates,
+    prints: StoredFingerprints,
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     texts = _Texts(parts, starts)
     found = duplicates_of(prints, settings, texts)
     verdicts = np.full(len(prints), TRAIN, dtype=np.uint8)
@@ -108,22 +124,6 @@ def _judged(
         "notes": notes,
     }
     return verdicts, told
-
-
-def _joined(
-    path: Path, parts: Sequence[Gathered], name: str, dtype: str, width: int
-) -> NDArray[Any]:
-    """One file of all parts end to end, as a memory map: what no memory could hold."""
-    rows = sum(part.documents for part in parts)
-    if not rows or not width:
-        return np.empty((rows, width), dtype=dtype)
-    with path.open("wb") as out:
-        for part in parts:
-            with (part.folder / name).open("rb") as file:
-                shutil.copyfileobj(file, out, COPY_BYTES)
-    found = np.memmap(path, dtype=dtype, mode="r", shape=(rows, width))
-    os.unlink(path)  # the map holds it as long as it is needed, and a kill leaves nothing
-    return found
 
 
 class _Texts:
@@ -206,7 +206,7 @@ def _clusters(found: Found, texts: _Texts) -> Iterator[dict[str, Any]]:
         yield {"kept": name, "left_out": int(counts[row])}
 
 
-def _examples(found: Found, prints: Fingerprints, texts: _Texts) -> Iterator[dict[str, Any]]:
+def _examples(found: Found, prints: StoredFingerprints, texts: _Texts) -> Iterator[dict[str, Any]]:
     """Some of those left out, spread over all, with what each is a duplicate of."""
     out = np.flatnonzero(found.of >= 0)
     some = out[np.linspace(0, len(out) - 1, min(EXAMPLES, len(out))).astype(np.int64)]
