@@ -11,6 +11,7 @@ from typing import Any
 
 from matura.core.errors import StoreError
 from matura.core.ledger import spell_count
+from matura.data.source import MADE_UP
 from matura.stages.learning import BUILT
 
 
@@ -45,7 +46,7 @@ class SourceSeen:
     def lines(self) -> Iterator[str]:
         """What there is to tell, in two lines, and in one each if its licence is known, if it was
         cleaned, if duplicates and if exams' items were looked for."""
-        if self.licence:
+        if self.licence not in ("", MADE_UP):
             yield f"licence: {self.licence}"
         if self.cleaned:
             told = f"{self.cleaned['read']:,} cleaned: {self.cleaned['kept']:,} kept"

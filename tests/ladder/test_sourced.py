@@ -50,7 +50,8 @@ def test_a_recipe_tells_what_becomes_of_its_sources(tmp_path: Path) -> None:
     assert base.parts[0].source.trained_share > 0.9
     assert replayed.source is None
     assert json.loads(json.dumps(shown.as_dict()))["stages"][1]["parts"][0]["source"]["read"] == 128
-    read, lengths = own.source.lines()
+    licence, read, lengths = own.source.lines()
+    assert licence == "licence: own"
     assert read.startswith("128 read: ")
     assert "7 duplicate" in read
     assert lengths.startswith("tokens an example: ")
