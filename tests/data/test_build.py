@@ -12,7 +12,8 @@ import pytest
 from matura.core.errors import DataError
 from matura.core.record import plain
 from matura.core.types import Conversation, Document, Given, Message
-from matura.data.build import Built, Readable, build, held_out, training_texts
+from matura.data.build import Built, Readable, build, training_texts
+from matura.data.held import held_out
 from matura.data.source import Source
 from matura.data.sources.folder import Folder
 from matura.data.sources.jsonl import Jsonl
