@@ -20,7 +20,10 @@ Paths = Annotated[
     typer.Argument(metavar="[NAME=]PATH...", help="Folders, text, JSONL, parquet, text shards."),
 ]
 Tokens = Annotated[Path | None, typer.Option(help="A model or a folder with a tokenizer, or:")]
-Size = Annotated[int | None, typer.Option(help="Train one of this size on the corpus itself.")]
+Size = Annotated[
+    int | None,
+    typer.Option(min=257, max=1_000_000, help="Train one of this size on the corpus itself."),
+]
 Kinds = Annotated[
     list[str] | None,
     typer.Option(metavar="KIND", help="code, prose, qa …, one after the other; repeat it."),

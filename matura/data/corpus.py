@@ -17,7 +17,8 @@ from matura.core.rng import rng
 from matura.core.types import Document, Given
 from matura.data.arrays import is_array
 from matura.data.cleaner import CleanedSource, Cleaner, Counts
-from matura.data.marked import SHARD_BYTES, Marked, write_marked
+from matura.data.marked import SHARD_BYTES, Marked, is_marked, write_marked
+from matura.data.marked import SUFFIXES as SHARDS
 from matura.data.rows import ENDINGS
 from matura.data.source import Source
 from matura.data.sources.folder import Folder
@@ -36,12 +37,13 @@ def source_at(
     layout: str | None = None,
     each: str | None = None,
 ) -> Source:
-    """What reads that path: rows by their ending, shards by their names, anything else as text.
+    """What reads that path: rows by their ending, shards by their names, anything else as text; of
+    a folder the files with these suffixes, or all that can be read.
 
     `layout` and `each` are those of JSON rows.
 
     Raises:
-        DataError: there is nothing.
+        DataError: there is nothing, or a folder mixes kinds of files.
         RecipeError: an encoding, a suffix or a layout that cannot be.
     """
     if not path.exists():
@@ -59,15 +61,42 @@ def source_at(
 def _source_at(
     path: Path, suffixes: Sequence[str], encoding: str, layout: str | None, each: str | None
 ) -> Source:
-    if path.is_dir() and next(path.glob("shard-*.txt"), None) is not None:
-        return MarkedShards(path=path)
-    if path.name.endswith(ENDINGS) or (path.is_file() and is_array(path)):
+    if path.is_dir():
+        return _folder_at(path, suffixes, encoding, layout, each)
+    if path.name.endswith(ENDINGS) or is_array(path):
         return Jsonl(path=path, layout=layout, each=each)
-    if path.suffix == ".parquet":
+    if path.name.endswith(Parquet.suffixes):
         return Parquet(path=path)
-    if suffixes:
-        return Folder(path=path, encoding=encoding, suffixes=tuple(suffixes))
+    if path.name.endswith(SHARDS) and is_marked(path):
+        return MarkedShards(path=path)
     return Folder(path=path, encoding=encoding)
+
+
+def _folder_at(
+    path: Path, suffixes: Sequence[str], encoding: str, layout: str | None, each: str | None
+) -> Source:
+    if not suffixes and next(path.glob("shard-*.txt*"), None) is not None:
+        return MarkedShards(path=path)
+    text = Folder.model_fields["suffixes"].default
+    wanted = tuple(suffixes) or (*text, *ENDINGS, *Parquet.suffixes)
+    every = Folder(path=path, encoding=encoding, suffixes=wanted)
+    files = list(every.files())
+    kinds = {_kind(name): name for _, name in reversed(files)}
+    if len(kinds) > 1:
+        found = " and ".join(f"{kind} ({name})" for kind, name in sorted(kinds.items()))
+        raise DataError(f"{path}: holds {found}; say which with --suffix, one kind at a time")
+    paths = tuple(file for file, _ in files)
+    if "JSON lines" in kinds:
+        return Jsonl(path=paths, layout=layout, each=each)
+    if "parquet" in kinds:
+        return Parquet(path=paths)
+    return every if suffixes or not files else Folder(path=path, encoding=encoding)
+
+
+def _kind(name: str) -> str:
+    if name.endswith(ENDINGS):
+        return "JSON lines"
+    return "parquet" if name.endswith(Parquet.suffixes) else "text"
 
 
 def clean_into(

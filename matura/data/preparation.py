@@ -23,10 +23,10 @@ from pydantic import Field, PositiveInt
 
 import matura
 from matura.core.disk import delete, preflight
-from matura.core.errors import DataError, DriftError
+from matura.core.errors import DataError, DriftError, StoreError
 from matura.core.lock import RunLock
 from matura.core.record import Frozen, differences, digest, plain
-from matura.core.store import Folder, publish, sha256_of, work_place
+from matura.core.store import RECORD, Folder, publish, sha256_of, work_place
 from matura.data.cleaner import Cleaner
 from matura.data.cuts import cuts_of, hashed
 from matura.data.dedup import Duplicates
@@ -95,14 +95,15 @@ def prepare(
     Raises:
         DataError: an input is wrong, empty, or too little to be split.
         DriftError: another corpus lies there.
-        StoreError: it is in use, or the disk refuses.
+        StoreError: it is in use, the disk refuses, or what lies there is no corpus.
     """
+    _there(folder, rebuild)  # before anything is written
     work = work_place(folder)
     preflight(folder.parent)
     work.mkdir(parents=True, exist_ok=True)
     with RunLock(work), engine or Alone() as workers:
         making = _Making(work, wanted, workers, progress)
-        made = Folder.open(folder, hashes="when read") if folder.exists() else None
+        made = _there(folder, rebuild)  # again, as another process may have just made it
         if made is None or rebuild == "rebuild":
             made = making.done(folder, making.asked())
         elif changes := differences(made.record["asked"], plain(making.asked())):
@@ -112,6 +113,28 @@ def prepare(
                 "name another folder, or make it again with --rebuild"
             )
     shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def _there(folder: Path, rebuild: Literal["keep", "rebuild"]) -> Folder | None:
+    """The corpus that lies there, if any. What is none is never written over, a damaged one only
+    where it is to be made again.
+
+    Raises:
+        StoreError: something else lies there, or a damaged corpus that is not to be made again.
+    """
+    if not folder.exists():
+        return None
+    try:
+        made = Folder.open(folder, hashes="when read")
+    except StoreError as problem:
+        if not (folder / RECORD).is_file() or not (folder / LISTED).is_file():
+            raise StoreError(f"{folder}: is there and no corpus; name another folder") from None
+        if rebuild == "rebuild":
+            return None
+        raise StoreError(f"{problem}; make it again with --rebuild") from None
+    if not {"asked", "sources", "tokenizer"} <= made.record.keys():
+        raise StoreError(f"{folder}: is there and no corpus; name another folder")
     return made
 
 

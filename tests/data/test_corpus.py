@@ -106,3 +106,42 @@ def test_a_path_is_read_as_what_it_is(code: Path, tmp_path: Path) -> None:
     assert source_at(code, [".c"]) == Folder(path=code, suffixes=(".c",))
     with pytest.raises(DataError, match="no such file or folder"):
         source_at(tmp_path / "missing")
+
+
+def test_a_folder_of_rows_is_read_as_rows(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    (rows / "below").mkdir(parents=True)
+    (rows / "b.jsonl").write_text('{"text": "second"}\n')
+    (rows / "below" / "c.jsonl").write_text('{"text": "third"}\n')
+    (rows / "a.jsonl").write_text('{"text": "first"}\n')
+    read = [document.text for document in source_at(rows).read(GIVEN)]
+    assert read == ["first", "second", "third"]
+    (rows / "README.md").write_text("What these rows are.\n")
+    with pytest.raises(
+        DataError, match=r"holds JSON lines \(a\.jsonl\) and text \(README\.md\); .*--suffix"
+    ):
+        source_at(rows)
+    assert len(list(source_at(rows, [".jsonl"]).read(GIVEN))) == 3
+    assert [document.id for document in source_at(rows, [".md"]).read(GIVEN)] == ["README.md"]
+    with pytest.raises(DataError, match="one kind at a time"):
+        source_at(rows, [".jsonl", ".md"])
+    (rows / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no text in files ending in .*\.jsonl"):
+        list(source_at(rows / "empty").read(GIVEN))
+
+
+def test_a_folder_of_parquet_is_read_as_rows(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet, table
+
+    for name in ("b", "a"):
+        parquet.write_table(table({"text": [f"{name}1", f"{name}2"]}), tmp_path / f"{name}.parquet")
+    read = [document.text for document in source_at(tmp_path).read(GIVEN)]
+    assert read == ["a1", "a2", "b1", "b2"]
+
+
+def test_a_shard_by_itself_is_read_without_its_markers(code: Path, tmp_path: Path) -> None:
+    clean_into(tmp_path / "out", [("code", Folder(path=code))], [Code()])
+    (shard,) = (tmp_path / "out").glob("shard-*.txt")
+    assert isinstance(source_at(shard), MarkedShards)
+    assert all("DOC START" not in document.text for document in source_at(shard).read(GIVEN))

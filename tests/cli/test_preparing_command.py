@@ -1,0 +1,105 @@
+"""`data prepare` by its command: what it prints, what it refuses, and what it never writes over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Call
+
+ITEM = "How many geese does the farmer have left after selling five of his twelve geese?"
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[object]:
+    """A command that makes a corpus of a folder of JSON lines."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    texts = [" ".join(f"word{n * 40 + k}" for k in range(40)) for n in range(30)]
+    for number, some in enumerate((texts[:15], [*texts[15:], texts[2], " ", f"So: {ITEM}"])):
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in some)
+        (folder / f"{number}.jsonl").write_text(rows)
+    where = ["--into", tmp_path / "corpus", "--workers", 1]
+    return ["data", "prepare", f"found={folder}", *where, "--vocab-size", 300]
+
+
+def test_it_is_made_once_and_its_counts_add_up(
+    call: Call, words: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "items.txt").write_text(f"{ITEM}\n")
+    words += ["--against", tmp_path / "items.txt"]
+    said = call(words)
+    assert said.code == 0
+    assert "1 exact duplicate" in said.out
+    assert "1 evaluation item" in said.out
+    assert "How many geese" in said.out
+    assert "gathering" in said.err
+    assert "{kind: corpus, path: " in said.err
+    assert not (tmp_path / "corpus.work").exists()
+    again = call([*words, "--json"])
+    assert again.code == 0
+    assert "gathering" not in again.err
+    one = json.loads(again.out)["sources"]["found"]
+    assert (one["read"], one["kept"], one["dropped"]) == (33, 32, {"text: empty": 1})
+    assert sum(one["left_out"].values()) + sum(one["documents"].values()) == one["made"]
+    assert sum(one["documents"].values()) == 30
+
+
+def test_another_setting_is_refused_until_it_is_made_again(
+    call: Call, words: list[object], tmp_path: Path
+) -> None:
+    assert call(words).code == 0
+    before = (tmp_path / "corpus/record.json").read_bytes()
+    other = call([*words, "--exact"])
+    assert other.code == 1
+    assert "duplicates.near: true -> false" in other.err
+    assert "--rebuild" in other.err
+    assert (tmp_path / "corpus/record.json").read_bytes() == before
+    assert call([*words, "--exact", "--rebuild"]).code == 0
+    (tmp_path / "corpus/found.heldout.jsonl").write_text("")
+    damaged = call([*words, "--exact"])
+    assert (damaged.code, "--rebuild" in damaged.err) == (1, True)
+    assert call([*words, "--exact", "--rebuild"]).code == 0
+
+
+def test_what_is_no_corpus_is_never_written_over(
+    call: Call, words: list[object], tmp_path: Path
+) -> None:
+    taken = tmp_path / "corpus"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("years of work")
+    (tmp_path / "corpus" / "record.json").write_text('{"files": {}}')
+    for more in ([], ["--rebuild"]):
+        said = call([*words, *more])
+        assert (said.code, "no corpus; name another folder" in said.err) == (1, True)
+    assert (taken / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "corpus.work").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        (["--vocab-size", 100], 2, "--vocab-size"),
+        (["--tokenizer", "nowhere"], 2, "one of the two"),
+        (["--clean", "coed"], 2, "did you mean 'code'"),
+        (["--engine", "rey"], 2, "did you mean 'ray'"),
+        (["--threshold", 2], 2, "--threshold"),
+        (["--set", "min_lines=3"], 2, "one cleaner"),
+        (["--suffix", ".jsonl", "--suffix", "md"], 2, "each with its dot"),
+        (["--against", "nowhere.jsonl"], 1, "nowhere.jsonl"),
+    ],
+)
+def test_bad_options_are_one_line(
+    call: Call,
+    words: list[object],
+    tmp_path: Path,
+    options: list[object],
+    code: int,
+    reason: str,
+) -> None:
+    said = call([*words, *options])
+    assert said.code == code
+    assert reason in said.err
+    assert "unexpected" not in said.err
+    assert not (tmp_path / "corpus").exists()
