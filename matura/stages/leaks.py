@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Given
 from matura.data.build import Readable, divided_by_content
@@ -63,7 +64,11 @@ def refuse_leaks(source: Readable, items: Index | None) -> None:
         DataError: it holds an exam's item; says which, where and in what words.
     """
     if isinstance(source, Corpus) and items is not None:
-        refuse_survivors(source.read(Given(rng=rng(0, "leaks"))), items)
+        try:
+            refuse_survivors(source.read(Given(rng=rng(0, "leaks"))), items)
+        except DataError as problem:
+            hint = "prepare the corpus again with these words in a file that --against names"
+            raise DataError(f"{source.path}: {problem}; {hint}") from None
 
 
 def leaks(examined: Mapping[str, Any]) -> Iterator[str]:

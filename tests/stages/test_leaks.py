@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,11 @@ import pytest
 from matura.core.errors import DataError
 from matura.core.types import Document, Given
 from matura.data.build import build
+from matura.data.dedup import Duplicates
+from matura.data.preparation import Found, Wanted, prepare
 from matura.data.source import Source
+from matura.data.sources.corpus import Corpus
+from matura.data.sources.jsonl import Jsonl
 from matura.exams.bpb import Bpb
 from matura.exams.echo import Echo
 from matura.exams.induction import Induction
@@ -30,6 +35,7 @@ class Listed(Source):
 
     kind: str = "listed"
     texts: tuple[str, ...]
+    path: Path = Path("listed")
 
     def read(self, given: Given) -> Iterator[Document]:
         yield from (Document(text=text, id=f"{n}") for n, text in enumerate(self.texts))
@@ -92,3 +98,21 @@ def test_a_corpus_that_was_made_before_is_refused(monkeypatch: pytest.MonkeyPatc
     leaks.refuse_leaks(SimpleNamespace(kind="lesson"), index)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"80: holds the evaluation item 'echo/gate/.*exact"):
         leaks.refuse_leaks(Listed(texts=(*PAGES, item)), index)
+
+
+def test_a_corpus_of_the_same_tokenizer_is_looked_into(tmp_path: Path) -> None:
+    """Its shards are taken over as ids, and have to be decoded for anything to be found."""
+    item = first_item(6)
+    leaky = (*PAGES, *(f"{page} {item}" for page in PAGES))  # some are in the training split
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in leaky))
+    (tmp_path / "items.txt").write_text(f"{item}\n")
+    TEMPLATE.tokenizer.save(tmp_path / "own")
+    sources = (Found("text", Jsonl(path=tmp_path / "rows.jsonl")),)
+    settings = Duplicates(near=False)
+    index = exam_index(EXAMS, TEMPLATE, 0)
+    for name, against in (("leaky", ()), ("clean", (tmp_path / "items.txt",))):
+        prepare(tmp_path / name, Wanted(sources, tmp_path / "own", settings, against))
+    assert Corpus(path=tmp_path / "leaky").tokenizer_sha256 == TEMPLATE.tokenizer.sha256
+    with pytest.raises(DataError, match=r"leaky: text\.train-.* item 'echo/gate/.*--against"):
+        leaks.refuse_leaks(Corpus(path=tmp_path / "leaky"), index)
+    leaks.refuse_leaks(Corpus(path=tmp_path / "clean"), index)
