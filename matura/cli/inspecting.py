@@ -9,6 +9,7 @@ import typer
 
 from matura.cli import out
 from matura.cli.climbing import Json
+from matura.cli.reading import Each, Encoding, Layout, Suffix, spelled
 
 
 def inspect(
@@ -27,16 +28,10 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with plots and samples.")
     ] = None,
-    suffix: Annotated[
-        list[str] | None, typer.Option(help="Of the files in a folder, such as .py; repeat it.")
-    ] = None,
-    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
-    layout: Annotated[
-        str | None, typer.Option(help="Of JSON rows: '{question}\\n{answer}'.")
-    ] = None,
-    each: Annotated[
-        str | None, typer.Option(help="The list in a JSON row that --layout spells.")
-    ] = None,
+    suffix: Suffix = None,
+    encoding: Encoding = "utf-8",
+    layout: Layout = None,
+    each: Each = None,
     json: Json = False,
 ) -> None:
     """Show what a corpus is made of: tokens, kinds of text, languages, duplicates, repetition.
@@ -60,13 +55,12 @@ def inspect(
         if path.is_file() and kind_of(path) == "recipe" and not is_array(path):
             asked += of_recipe(load(path), cleaners)
         else:
-            spelled = layout.replace("\\n", "\n") if layout else None
             asked += of_paths(
                 [path],
                 cleaners,
                 suffixes=suffix or (),
                 encoding=encoding,
-                layout=spelled,
+                layout=spelled(layout),
                 each=each,
             )
     if not asked:

@@ -10,6 +10,7 @@ import typer
 
 from matura.cli import out
 from matura.cli.climbing import Json, Scale
+from matura.cli.reading import Each, Encoding, Layout, Paths, Suffix, named
 
 
 def check(
@@ -47,18 +48,15 @@ def check(
 
 def clean(
     kind: Annotated[str, typer.Argument(help="code, dialogue, prose, qa, language, pii …")],
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH...", help="Folders, text, JSONL, parquet, text shards."),
-    ],
+    paths: Paths,
     into: Annotated[Path, typer.Option(help="Folder for the shards; made if it is not there.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The cleaner's.")
     ] = None,
-    suffix: Annotated[
-        list[str] | None, typer.Option(help="Of the files in a folder, such as .py; repeat it.")
-    ] = None,
-    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    suffix: Suffix = None,
+    encoding: Encoding = "utf-8",
+    layout: Layout = None,
+    each: Each = None,
     json: Json = False,
 ) -> None:
     """Clean documents into text shards, and count why others were left out.
@@ -66,13 +64,12 @@ def clean(
     A recipe reads the shards with {kind: marked, path: FOLDER}; it can also clean as it reads:
     clean: [{kind: code}] beside any source of text.
     """
-    from matura.data.corpus import clean_into, source_at
+    from matura.data.corpus import clean_into
     from matura.ladder.drawn import drawn_cleaning
     from matura.ladder.settled import cleaner_of
 
     cleaner = cleaner_of(kind, settings or ())
-    named = [(path.as_posix(), source_at(path, suffix or (), encoding)) for path in paths]
-    counts = clean_into(into, named, [cleaner])
+    counts = clean_into(into, named(paths, suffix, encoding, layout, each), [cleaner])
     if json:
         out.emit({name: count.as_dict() for name, count in counts.items()})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from matura.cli import out
 from matura.cli.climbing import Json
+from matura.cli.reading import Each, Encoding, Layout, Suffix, spelled
 
 if TYPE_CHECKING:
     from matura.data.preparation import Found
@@ -31,9 +33,6 @@ Kinds = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Of the cleaner, where there is one."),
-]
-Suffixes = Annotated[
-    list[str] | None, typer.Option(help="Of the files in a folder, such as .py; repeat it.")
 ]
 Threshold = Annotated[float, typer.Option(min=0.3, max=1, help="How alike near duplicates are.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Leave near duplicates in.")]
@@ -57,8 +56,10 @@ def prepare(
     vocab_size: Size = None,
     clean: Kinds = None,
     settings: Settings = None,
-    suffix: Suffixes = None,
-    encoding: Annotated[str, typer.Option(help="Of text files.")] = "utf-8",
+    suffix: Suffix = None,
+    encoding: Encoding = "utf-8",
+    layout: Layout = None,
+    each: Each = None,
     threshold: Threshold = 0.8,
     exact: Exact = False,
     against: Items = None,
@@ -83,7 +84,7 @@ def prepare(
     if (tokenizer is None) == (vocab_size is None):
         raise RecipeError("give --tokenizer or --vocab-size, one of the two")
     wanted = Wanted(
-        sources=_found(paths, clean or (), settings or (), suffix or (), encoding),
+        sources=_found(paths, clean or (), settings or (), suffix or (), encoding, layout, each),
         tokenizer=_folder(tokenizer) if tokenizer else NewTokenizer(vocab_size=vocab_size or 0),
         duplicates=Duplicates(threshold=threshold, near=not exact),
         against=tuple(against or ()),
@@ -112,11 +113,13 @@ def prepare(
 
 
 def _found(
-    paths: list[str],
-    kinds: list[str] | tuple[str, ...],
-    settings: list[str] | tuple[str, ...],
-    suffixes: list[str] | tuple[str, ...],
+    paths: Sequence[str],
+    kinds: Sequence[str],
+    settings: Sequence[str],
+    suffixes: Sequence[str],
     encoding: str,
+    layout: str | None,
+    each: str | None,
 ) -> tuple[Found, ...]:
     """The sources by their names, each with its cleaners."""
     from matura.core.errors import RecipeError
@@ -128,13 +131,14 @@ def _found(
         raise RecipeError(f"--set is for one cleaner; there are {len(kinds)}: use a recipe")
     cleaners = tuple(cleaner_of(kind, settings) for kind in kinds)
     found = []
-    for spelled in paths:
-        name, given, path = spelled.partition("=")
+    for asked in paths:
+        name, given, path = asked.partition("=")
         if not given or not re.fullmatch(NAME, name):
-            path = spelled
-            stem = Path(spelled).resolve().name.split(".")[0].lower()
+            path = asked
+            stem = Path(asked).resolve().name.split(".")[0].lower()
             name = re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "text"
-        found.append(Found(name[:64], source_at(Path(path), suffixes, encoding), cleaners))
+        source = source_at(Path(path), suffixes, encoding, layout=spelled(layout), each=each)
+        found.append(Found(name[:64], source, cleaners))
     return tuple(found)
 
 

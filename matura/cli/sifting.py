@@ -9,16 +9,9 @@ import typer
 
 from matura.cli import out
 from matura.cli.climbing import Json
+from matura.cli.reading import Each, Encoding, Layout, Paths, Suffix, named
 
-Paths = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH...", help="Folders, text, JSONL, parquet, text shards."),
-]
 Into = Annotated[Path, typer.Option(help="Folder for the shards; made if it is not there.")]
-Suffix = Annotated[
-    list[str] | None, typer.Option(help="Of the files in a folder, such as .py; repeat it.")
-]
-Encoding = Annotated[str, typer.Option(help="Of text files.")]
 
 
 def dedup(
@@ -32,6 +25,8 @@ def dedup(
     ] = False,
     suffix: Suffix = None,
     encoding: Encoding = "utf-8",
+    layout: Layout = None,
+    each: Each = None,
     json: Json = False,
 ) -> None:
     """Write documents that are like none before them as text shards; the first path comes first.
@@ -39,14 +34,13 @@ def dedup(
     dedup.json beside them has the counts, the largest groups and examples. A recipe can do the same
     as it reads: dedup: near beside any source of text.
     """
-    from matura.data.corpus import source_at
     from matura.data.dedup import Duplicates
     from matura.data.sieve import dedup_into
     from matura.ladder.sifted import drawn_deduped
 
     settings = Duplicates(threshold=threshold, near=not exact)
-    named = [(path.as_posix(), source_at(path, suffix or (), encoding)) for path in paths]
-    report = dedup_into(into, named, settings, told=out.documents_here)
+    sources = named(paths, suffix, encoding, layout, each)
+    report = dedup_into(into, sources, settings, told=out.documents_here)
     if json:
         out.emit(report.as_dict())
     else:
@@ -67,6 +61,8 @@ def decontaminate(
     ] = None,
     suffix: Suffix = None,
     encoding: Encoding = "utf-8",
+    layout: Layout = None,
+    each: Each = None,
     json: Json = False,
 ) -> None:
     """Write documents that hold no evaluation item as text shards; each hit with what matched.
@@ -75,14 +71,13 @@ def decontaminate(
     it reads: clean: [{kind: decontaminate, against: [FILE]}].
     """
     from matura.data.clean.decontaminate import items_of
-    from matura.data.corpus import source_at
     from matura.data.decontaminate import Index
     from matura.data.sieve import decontaminate_into
     from matura.ladder.sifted import drawn_decontaminated
 
     index = Index(item for file in against for item in items_of(file, field or ()))
-    named = [(path.as_posix(), source_at(path, suffix or (), encoding)) for path in paths]
-    report = decontaminate_into(into, named, index, told=out.documents_here)
+    sources = named(paths, suffix, encoding, layout, each)
+    report = decontaminate_into(into, sources, index, told=out.documents_here)
     if json:
         out.emit(report.as_dict())
     else:

@@ -103,3 +103,28 @@ def test_bad_options_are_one_line(
     assert reason in said.err
     assert "unexpected" not in said.err
     assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "--vocab-size", 300, "--workers", 1],
+        ["clean", "pii"],
+        ["dedup"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_rows_of_several_fields_are_spelled_out(
+    call: Call, tmp_path: Path, words: list[object]
+) -> None:
+    path = tmp_path / "qa.jsonl"
+    rows = ({"q": f"How much is {n} and {n}?", "a": f"It is {2 * n}, I think."} for n in range(9))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = [path, "--into", tmp_path / "out"]
+    refused = call(["data", *words, *more])
+    assert (refused.code, "'a', 'q'" in refused.err) == (1, True)
+    said = call(["data", *words, *more, "--layout", "{q}\\n{a}", "--json"])
+    assert said.code == 0
+    texts = [*(tmp_path / "out").glob("*.txt"), *(tmp_path / "out").glob("*.heldout.jsonl")]
+    written = "".join(text.read_text() for text in texts)
+    assert "?\nIt is" in written.replace("\\n", "\n")
