@@ -1,6 +1,6 @@
 """What a person has in a folder, cleaned into text shards that any recipe can read.
 
-The shards come first and the counts last, so a folder without `cleaning.json` is unfinished.
+The folder is whole or absent; `cleaning.json` beside the shards says what became of everything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Document, Given
 from matura.data.arrays import is_array
+from matura.data.atonce import at_once
 from matura.data.cleaner import CleanedSource, Cleaner, Counts
 from matura.data.marked import SHARD_BYTES, Marked, is_marked, write_marked
 from matura.data.marked import SUFFIXES as SHARDS
@@ -115,8 +116,6 @@ def clean_into(
     names = [name for name, _ in named]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{twice[0]}: named twice; its counts would not add up")
-    if (folder / COUNTS).exists():
-        raise DataError(f"{folder / COUNTS}: cleaned already; name an empty folder")
     counts: dict[str, Counts] = {}
 
     def documents() -> Iterator[Marked]:
@@ -126,13 +125,14 @@ def clean_into(
                 yield marked(document, name)
             counts[name] = cleaning.counts
 
-    shards = write_marked(folder, documents(), shard_bytes=shard_bytes)
-    told = {
-        "cleaners": [plain(cleaner) for cleaner in cleaners],
-        "sources": {name: count.as_dict() for name, count in counts.items()},
-        "shards": [path.name for path in shards],
-    }
-    replace_atomically(folder / COUNTS, told)
+    with at_once(folder, COUNTS) as work:
+        shards = write_marked(work, documents(), shard_bytes=shard_bytes)
+        told = {
+            "cleaners": [plain(cleaner) for cleaner in cleaners],
+            "sources": {name: count.as_dict() for name, count in counts.items()},
+            "shards": [path.name for path in shards],
+        }
+        replace_atomically(work / COUNTS, told)
     return counts
 
 

@@ -1,7 +1,7 @@
 """Documents without duplicates, or without evaluation items, as text shards that any recipe can
 read, and beside them what was left out and why.
 
-The shards come first and the report last, so a folder without one is unfinished.
+A folder of them is whole or absent.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from matura.core.disk import replace_atomically, telling
+from matura.core.disk import replace_atomically
 from matura.core.errors import DataError
 from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Document, Given
+from matura.data.atonce import at_once
 from matura.data.cleaner import first_change
 from matura.data.corpus import marked
 from matura.data.decontaminate import Findings, Index, decontaminated
@@ -128,20 +129,19 @@ def dedup_into(
     Raises:
         DataError: an input is wrong, a source is named twice, or the folder is in use.
     """
-    _refuse(folder, named, DUPLICATES)
-    with telling(folder, "write"):
-        folder.mkdir(parents=True, exist_ok=True)
-    spool = Spool(settings, folder)
-    ends = [0]
-    for name, source in named:
-        for document in _documents(name, source, told):
-            spool.add(document)
-        ends.append(len(spool))
-    compared = _Compared(spool, spool.prints(), settings, [name for name, _ in named], ends)
-    report = compared.report()
-    shards = write_marked(folder, compared.kept(), shard_bytes=shard_bytes)
-    told_there = {"settings": plain(settings), **report.as_dict()}
-    replace_atomically(folder / DUPLICATES, told_there | {"shards": [p.name for p in shards]})
+    _refuse_twice(named)
+    with at_once(folder, DUPLICATES) as made:
+        spool = Spool(settings, made)
+        ends = [0]
+        for name, source in named:
+            for document in _documents(name, source, told):
+                spool.add(document)
+            ends.append(len(spool))
+        compared = _Compared(spool, spool.prints(), settings, [name for name, _ in named], ends)
+        report = compared.report()
+        shards = write_marked(made, compared.kept(), shard_bytes=shard_bytes)
+        told_there = {"settings": plain(settings), **report.as_dict()}
+        replace_atomically(made / DUPLICATES, told_there | {"shards": [p.name for p in shards]})
     return report
 
 
@@ -159,7 +159,7 @@ def decontaminate_into(
         DataError: an input is wrong, a source is named twice, nothing is left, or the folder is in
             use.
     """
-    _refuse(folder, named, ITEMS)
+    _refuse_twice(named)
     sources = {name: Findings() for name, _ in named}
 
     def documents() -> Iterator[Marked]:
@@ -171,21 +171,18 @@ def decontaminate_into(
             read_all = sum(findings.read for findings in sources.values())
             raise DataError(f"{folder}: each of the {read_all:,} documents holds an item")
 
-    shards = write_marked(folder, documents(), shard_bytes=shard_bytes)
-    report = Decontaminated(sources, len(index), index.only_whole, tuple(index.empty))
-    told_there = {"rules": plain(index.rules), **report.as_dict()}
-    replace_atomically(folder / ITEMS, told_there | {"shards": [p.name for p in shards]})
+    with at_once(folder, ITEMS) as made:
+        shards = write_marked(made, documents(), shard_bytes=shard_bytes)
+        report = Decontaminated(sources, len(index), index.only_whole, tuple(index.empty))
+        told_there = {"rules": plain(index.rules), **report.as_dict()}
+        replace_atomically(made / ITEMS, told_there | {"shards": [p.name for p in shards]})
     return report
 
 
-def _refuse(folder: Path, named: Named, report: str) -> None:
+def _refuse_twice(named: Named) -> None:
     names = [name for name, _ in named]
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{twice[0]}: named twice; its counts would not add up")
-    if (folder / report).exists():
-        raise DataError(f"{folder / report}: made already; name an empty folder")
-    if old := next(folder.glob("shard-*.txt"), None):  # before hours are spent
-        raise DataError(f"{old}: there are shards already; name an empty folder")
 
 
 def _documents(name: str, source: Source, told: Told | None) -> Iterator[Document]:

@@ -113,7 +113,7 @@ def test_only_text_is_compared(tmp_path: Path) -> None:
         list(DedupedSource(Jsonl(path=tmp_path / "c.jsonl"), Duplicates()).read(GIVEN))
     with pytest.raises(DataError, match=r"c\.jsonl:1: is a conversation"):
         dedup_into(tmp_path / "out", [("c", Jsonl(path=tmp_path / "c.jsonl"))], Duplicates())
-    assert not list((tmp_path / "out").iterdir())
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_what_is_put_aside_comes_back_byte_for_byte(
@@ -229,7 +229,7 @@ def test_documents_with_an_item_are_left_out_with_what_matched(code: Path, tmp_p
     assert not any("FARMER" in text.upper() for text in kept)
     with pytest.raises(DataError, match=r"each of the 1 documents holds an item"):
         decontaminate_into(tmp_path / "none", named[1:], index)
-    assert not list((tmp_path / "none").iterdir())
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_nothing_is_left_behind_where_it_was_put_aside(code: Path, tmp_path: Path) -> None:
