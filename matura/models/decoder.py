@@ -1,4 +1,4 @@
-"""A Llama-, Qwen3- or LFM2-shaped decoder: ids in, logits out, under Hugging Face's weight names.
+"""A Llama-, Qwen- or LFM2-shaped decoder: ids in, logits out, under Hugging Face's weight names.
 
 The surprising thing: weights stay fp32 and are cast where they are used (`compute_dtype`), so that
 a relative update of 1e-6 survives; and the embedding lookup stands outside the blocks, because a
@@ -11,6 +11,7 @@ width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from matura.models.attending import Attend, attend_fused
 from matura.models.layers import Block, Gain, neighbours, rms_norm
-from matura.models.shape import DecoderConfig
+from matura.models.shape import DecoderConfig, Stretched
 
 __all__ = ["Cache", "Decoder", "DecoderConfig", "rms_norm", "rotary_table", "unseen"]
 
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if weight.ndim == 1:
-                    weight.fill_(1.0)
+                    weight.fill_(0.0 if name.endswith(".bias") else 1.0)
                 elif name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight")):
                     weight.zero_()
                 elif "embed_tokens" in name:
@@ -217,6 +218,19 @@ def unseen(length: int, segments_BT: Tensor | None, like: Tensor) -> Tensor:
 def rotary_table(config: DecoderConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines SD of every position, halves convention, computed in fp32."""
     half = torch.arange(0, config.head_width, 2, dtype=torch.int64).float() / config.head_width
-    turns = torch.arange(config.sequence_length).float()[:, None] / (config.rope_theta**half)
+    turning = 1.0 / (config.rope_theta**half)
+    if config.stretched is not None:
+        turning = slowed(turning, config.stretched)
+    turns = torch.arange(config.sequence_length).float()[:, None] * turning
     both = torch.cat((turns, turns), dim=-1)
     return both.cos(), both.sin()
+
+
+def slowed(turning: Tensor, how: Stretched) -> Tensor:
+    """Radians a position of each rotation, once the context is longer than the first one."""
+    if how.kind == "linear":
+        return turning / how.factor
+    times = how.original_length * turning / (2 * math.pi)  # turns within the first context
+    low, high = how.low_freq_factor, how.high_freq_factor
+    kept = ((times - low) / (high - low)).clamp(0.0, 1.0)
+    return turning * (kept + (1 - kept) / how.factor)

@@ -38,10 +38,11 @@ class Attention(nn.Module):
         c, d = config.hidden_size, config.head_width
         self.heads, self.kv_heads, self.width = config.heads, config.kv_heads, d
         self.eps = config.norm_eps
-        self.q_proj = nn.Linear(c, config.heads * d, bias=False)
-        self.k_proj = nn.Linear(c, config.kv_heads * d, bias=False)
-        self.v_proj = nn.Linear(c, config.kv_heads * d, bias=False)
-        self.o_proj = nn.Linear(config.heads * d, c, bias=False)
+        biased = config.biases != "none"
+        self.q_proj = nn.Linear(c, config.heads * d, bias=biased)
+        self.k_proj = nn.Linear(c, config.kv_heads * d, bias=biased)
+        self.v_proj = nn.Linear(c, config.kv_heads * d, bias=biased)
+        self.o_proj = nn.Linear(config.heads * d, c, bias=config.biases == "all")
         self.q_norm = Gain(d) if config.qk_norm else None
         self.k_norm = Gain(d) if config.qk_norm else None
 
@@ -49,7 +50,11 @@ class Attention(nn.Module):
         """Rotated queries BHTD, rotated keys BKTD and values BKTD."""
         rows, length, _ = x_BTC.shape
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        qkv = F.linear(x_BTC, weight.to(x_BTC.dtype))
+        bias = None
+        if self.q_proj.bias is not None:
+            bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
+            bias = bias.to(x_BTC.dtype)
+        qkv = F.linear(x_BTC, weight.to(x_BTC.dtype), bias)
         qkv = qkv.view(rows, length, self.heads + 2 * self.kv_heads, self.width)
         q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -62,7 +67,8 @@ class Attention(nn.Module):
         """Heads merged and projected back to the model width."""
         rows, _, length, _ = mixed_BHTD.shape
         mixed = mixed_BHTD.transpose(1, 2).reshape(rows, length, self.heads * self.width)
-        return F.linear(mixed, self.o_proj.weight.to(mixed.dtype))
+        bias = None if self.o_proj.bias is None else self.o_proj.bias.to(mixed.dtype)
+        return F.linear(mixed, self.o_proj.weight.to(mixed.dtype), bias)
 
     def grouped(self, kv_BKSD: Tensor) -> Tensor:
         """Each key-value head repeated for the query heads that share it."""
