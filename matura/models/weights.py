@@ -75,23 +75,21 @@ class Tensors:
         Raises:
             StoreError: one is missing or broken, or they are not what the index says.
         """
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
+        with ExitStack() as opened:
+            self._open(opened)
+            self._stack = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Closes them."""
         self._stack.close()
 
-    def _open(self) -> None:
+    def _open(self, opened: ExitStack) -> None:
         files = weight_files(self.folder)
         where = _index(self.folder) if files[0].name == INDEX else None
         for path in files[1:] if where else files:
             try:
-                handle = self._stack.enter_context(safe_open(path, framework="pt"))
+                handle = opened.enter_context(safe_open(path, framework="pt"))
                 names = list(handle.keys())
             except (OSError, SafetensorError) as problem:
                 raise StoreError(f"{path}: no readable weights: {problem}") from problem
