@@ -1,4 +1,4 @@
-"""`data mix`: token folders into one, by shares."""
+"""`data mix`: token folders and corpora into one, by shares."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def mix(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Token folders: train/ and val/ with .bin files."),
+        typer.Argument(
+            metavar="DIR...", help="Corpora, or token folders: train/ and val/ with .bin files."
+        ),
     ],
     into: Annotated[Path, typer.Option(help="The folder that is made.")],
     share: Annotated[
@@ -43,7 +45,8 @@ def mix(
     """Mix token folders by shares of the result, each with its validation files.
 
     Folders without a share make up the rest, and are taken whole unless --tokens is given. A recipe
-    needs no such copy: {kind: prepared, path: DIR} with its share, or replay.
+    needs no such copy: {kind: corpus, path: DIR} or {kind: prepared, path: DIR} with its share, or
+    replay.
     """
     from dataclasses import asdict
 

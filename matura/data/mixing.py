@@ -1,4 +1,5 @@
-"""Token folders mixed into one by shares of its tokens, for programs that read one folder.
+"""Token folders and corpora mixed into one token folder by shares of its tokens, for programs that
+read one folder.
 
 A recipe needs no such copy: it states the shares, and rows point into the shards. What is mixed
 here keeps every part's validation files, and says where it came from, through every earlier mix.
@@ -6,6 +7,7 @@ here keeps every part's validation files, and says where it came from, through e
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +17,10 @@ from typing import Any
 from matura.core.disk import WORK, delete, replace_atomically, sync_tree, telling
 from matura.core.errors import DataError, RecipeError
 from matura.core.rng import rng
+from matura.data.encoded import TOKENIZER, Opened, opened, tokenizer_of
 from matura.data.source import OWN
-from matura.data.tokens import METADATA, SEPARATOR, STATE, TokenFolder, Tokens, read_object
+from matura.data.tokens import METADATA, SEPARATOR, STATE, TOKENIZER_SHA256, Tokens, read_object
+from matura.text.tokenizer import Tokenizer
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -47,7 +51,7 @@ class Mixed:
 
 @dataclass
 class _Part:
-    folder: TokenFolder
+    folder: Opened
     name: str
     asked: float
     tokens: int
@@ -78,6 +82,7 @@ def mix(
         raise RecipeError(f"{', '.join(map(str, missing))}: no such folder of tokens")
     parts = _parts(wanted, tokens, max_repeats)
     state = _one_tokenizer(parts)
+    tokenizer = tokenizer_of([part.folder for part in parts])
     for part in parts:
         part.files = part.folder.files(TRAIN)
         if part.tokens != part.there:
@@ -97,7 +102,11 @@ def mix(
         found.append(Mixed(part.folder.path, part.asked, got / whole, got, held, repeats))
     if state is not None:
         replace_atomically(work / STATE, state)
-    replace_atomically(work / METADATA, _about(parts, found, seed))
+    about = _about(parts, found, seed)
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, work / TOKENIZER)
+        about |= {TOKENIZER_SHA256: Tokenizer.load(tokenizer).sha256}
+    replace_atomically(work / METADATA, about)
     sync_tree(work)
     if into.exists():
         delete(into)
@@ -107,7 +116,7 @@ def mix(
 
 
 def _parts(wanted: Sequence[Wanted], tokens: int | None, max_repeats: float) -> list[_Part]:
-    folders = [TokenFolder.open(one.path) for one in wanted]
+    folders = [opened(one.path) for one in wanted]
     there = [folder.count(TRAIN) for folder in folders]
     for one, count in zip(wanted, there, strict=True):
         if not count:

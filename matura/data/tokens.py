@@ -25,6 +25,8 @@ DOCUMENT_TOKENS = 4096
 """Where the files keep no document ends, they are cut every so often; packing cuts further."""
 SEPARATOR = "separator"
 """In the metadata: the control id that stands after each document."""
+TOKENIZER_SHA256 = "tokenizer_sha256"
+"""In the metadata: of the tokenizer that lies in `tokenizer/`, where it is known."""
 
 Tokens = NDArray[Any]
 
@@ -91,8 +93,15 @@ class TokenFolder:
         where one ends.
 
         Raises:
-            DataError: an id is none of the tokenizer's text ids, so it was written by another one.
+            DataError: an id is none of the tokenizer's text ids, or the metadata name another
+                tokenizer, so it was written by another one.
         """
+        known, own = self.about.get(TOKENIZER_SHA256), getattr(codec, "sha256", None)
+        if known is not None and known != own:
+            raise DataError(
+                f"{self.path}: encoded with another tokenizer than the model's; give the recipe "
+                f"`tokenizer: {{path: {self.path}}}`, or prepare its text again"
+            )
         for file in self.files(split):
             ids = self.tokens(file)
             ends = np.flatnonzero(ids == self.separator) if self.separator is not None else ids[:0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from matura.core.errors import DataError, StoreError
 from matura.core.leaves import did_you_mean
@@ -62,14 +62,19 @@ class Corpus(Source):
         """Of the tokenizer that it was encoded with."""
         return str(self._folder().record["tokenizer"])
 
-    def shards(self, split: str) -> Iterator[Shard]:
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """What became of each of its sources' documents, as the record has it."""
+        folder = self._folder()
+        return {name: folder.record["sources"][name] for name in self._names(folder)}
+
+    def shards(self, split: str, *, check: Literal["all", "header"] = "all") -> Iterator[Shard]:
         """The token shards of `train` or `validation`, each checked as it is opened."""
         folder = self._folder()
         for name in self._names(folder):
             wanted = f"{name}.{split}-"
             for file in sorted(folder.record["files"]):
                 if file.startswith(wanted) and file.endswith(".shard"):
-                    yield Shard.open(self.path / file, folder.record["tokenizer"])
+                    yield Shard.open(self.path / file, folder.record["tokenizer"], check=check)
 
     def inputs(self) -> Iterator[Path]:
         """Its record, which has the hash of everything in it."""
