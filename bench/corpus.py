@@ -199,7 +199,7 @@ def main() -> int:
     about.add_argument("--documents", type=int, default=50_000)
     about.add_argument("--rounds", type=int, default=1)
     about.add_argument("--times", type=int, help="instead: our memory at 1x and at so many times")
-    about.add_argument("--kills", type=int, help="instead: kill -9 so often, compare the corpora")
+    about.add_argument("--kills", type=int, help="instead: kill -9 so often, compare every file")
     about.add_argument("--engines", action="store_true", help="instead: the corpora of all engines")
     about.add_argument("--without-datatrove", action="store_true", help="only ours")
     about.add_argument("--folder", type=Path, help="where it all lies meanwhile; default: /tmp")

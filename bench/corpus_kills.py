@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -10,19 +11,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from corpus import BENCH, ONE_THREAD, WORKERS, ours, prepare
+from corpus_chain import Step, hub, lay_out, steps
 from watch import processes
 
-from matura.core.errors import StoreError
-from matura.core.store import Folder
-
-SPREAD = 0.5
-"""A try is killed after up to this part of an undisturbed one."""
+KILLED = 0.7
+"""The share of all tries that are to be killed; some end first."""
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -56,59 +57,148 @@ def engines(folder: Path, documents: int) -> dict[str, Any]:
     return told
 
 
+@dataclass
+class _Kills:
+    """What is left to be done, and what was struck."""
+
+    left: int
+    draw: Random
+    landed: Counter[str] = field(default_factory=Counter)
+    """By step."""
+    who: Counter[str] = field(default_factory=Counter)
+    amid: int = 0
+    """While something unfinished lay on the disk."""
+    went_on: int = 0
+    """Kills of a worker that its parent outlived."""
+
+
 def torture(folder: Path, documents: int, kills: int, seed: int = 0) -> dict[str, Any]:
-    """Kills the parent, or one worker, at random moments until `kills` kills have landed; compares
-    every corpus that is made with an undisturbed one."""
-    prepare(folder / "in", documents)
-    whole_s = ours(folder / "in", folder / "whole").seconds
-    whole = sums(folder / "whole")
-    draw, landed, corpora = Random(seed), Counter[str](), 0
-    unequal: list[str] = []
-    torn: list[str] = []
-    out = folder / "out"
-    command = [sys.executable, str(BENCH / "corpus_ours.py"), str(folder / "in"), str(out)]
-    command += [str(folder / "in" / "tokenizer"), str(WORKERS)]
-    while landed.total() < kills or out.with_name("out.work").exists():
-        with subprocess.Popen(
-            command,
-            env={**os.environ, **ONE_THREAD},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        ) as running:
-            if landed.total() < kills:
-                time.sleep(draw.uniform(0.05, SPREAD) * whole_s)
-                struck = strike(running.pid, draw)
-                if struck:
-                    landed[struck] += 1
-                    print(f"\r{landed.total()}/{kills} kills", end="", file=sys.stderr)
-            said = running.communicate()[1]
-        if running.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"ended with {running.returncode}: {said[-2000:]}")
-        if not out.exists():
-            continue
-        try:
-            Folder.open(out)
-        except StoreError as problem:
-            torn.append(str(problem))
-        if running.returncode == 0:
-            corpora += 1
-            found = sums(out)
-            unequal += sorted(name for name in whole | found if whole.get(name) != found.get(name))
-            if landed.total() < kills:
-                shutil.rmtree(out)
+    """Kills the commands of the whole chain, or one of their workers, at random moments until
+    `kills` kills have landed, each command run again as it was; compares every file that a chain
+    makes with an undisturbed one's."""
+    files = lay_out(folder / "in", documents)
+    began = time.monotonic()
+    with hub(files) as url:
+        chain = steps(url, WORKERS)
+        # the least that a command takes before it does anything: no kill is spent on that
+        idle_s = _timed(["--help"], folder, url)
+        quiet = _begun(folder / "quiet", folder / "in")
+        took = [_run(step, quiet, url) for step in chain]
+        whole = _made(quiet, chain)
+        struck = _Kills(kills, Random(seed))
+        chains, unequal = 0, []
+        while struck.left or not chains:
+            place = _begun(folder / f"chain-{chains}", folder / "in")
+            for step, took_s in zip(chain, took, strict=True):
+                _struck(step, place, url, (idle_s, 1.05 * took_s), struck)
+            chains += 1
+            found = _made(place, chain)
+            names = sorted(name for name in whole | found if whole.get(name) != found.get(name))
+            unequal += [f"chain {chains}: {name}" for name in names]
+            shutil.rmtree(place)
     print(file=sys.stderr)
     return {
-        "kills": landed.total(),
-        "struck": dict(landed),
-        "corpora": corpora,
-        "torn": len(torn),
-        "equal": corpora > 0 and not unequal and not torn,
+        "kills": struck.landed.total(),
+        "struck": dict(struck.landed),
+        "who": dict(struck.who),
+        "amid": struck.amid,
+        "outlived": struck.went_on,
+        "chains": chains,
+        "equal": chains > 0 and not unequal,
         "unequal": unequal[:5],
-        "whole_s": round(whole_s, 2),
+        "files": len(whole),
+        "quiet_s": [f"{step.name} {took_s:.1f}" for step, took_s in zip(chain, took, strict=True)],
+        "seconds": round(time.monotonic() - began),
         "documents": documents,
     }
+
+
+def _begun(place: Path, inputs: Path) -> Path:
+    """A folder with the chain's own inputs."""
+    shutil.copytree(inputs, place)
+    return place
+
+
+def _made(place: Path, chain: Sequence[Step]) -> dict[str, str]:
+    """The sha256 of every file that the chain made. What was fetched has its time of change in the
+    record beside it, which is left out."""
+    found: dict[str, str] = {}
+    for name in sorted({step.makes for step in chain}):
+        found |= {f"{name}/{path}": sha256 for path, sha256 in sums(place / name).items()}
+        for record in (place / name).rglob("*.download.json"):
+            told = json.loads(record.read_bytes())
+            del told["mtime_ns"]
+            spelled = json.dumps(told, sort_keys=True).encode()
+            path = record.relative_to(place).as_posix()
+            found[path] = hashlib.sha256(spelled).hexdigest()
+    return found
+
+
+def _started(words: Sequence[str], place: Path, url: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join(filter(None, (str(BENCH.parent), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        words,
+        cwd=place,
+        env={**os.environ, **ONE_THREAD, "HF_ENDPOINT": url, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+
+
+def _timed(words: Sequence[str], place: Path, url: str) -> float:
+    began = time.monotonic()
+    with _started([sys.executable, "-m", "matura", *words], place, url) as running:
+        running.communicate()
+    return time.monotonic() - began
+
+
+def _run(step: Step, place: Path, url: str) -> float:
+    """Seconds that it takes undisturbed."""
+    began = time.monotonic()
+    with _started(step.command, place, url) as running:
+        _refuse(step, running.communicate()[1], running.returncode)
+    print(f"{step.name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    return time.monotonic() - began
+
+
+def _struck(
+    step: Step, place: Path, url: str, moments: tuple[float, float], struck: _Kills
+) -> None:
+    """Runs a step until it has ended well, killed on the way as often as chance has it."""
+    while True:
+        with _started(step.command, place, url) as running:
+            who = None
+            if struck.left and struck.draw.random() < KILLED:
+                time.sleep(struck.draw.uniform(*moments))
+                amid = _unfinished(step, place)
+                if running.poll() is None and (who := strike(running.pid, struck.draw)):
+                    struck.left -= 1
+                    struck.landed[step.name] += 1
+                    struck.who[who] += 1
+                    struck.amid += amid
+                    print(f"\r{struck.landed.total()} kills", end="", file=sys.stderr)
+            said = running.communicate()[1]
+        if running.returncode == 0:
+            struck.went_on += who == "worker"
+            return
+        if running.returncode != -signal.SIGKILL:
+            _refuse(step, said, running.returncode)
+        if step.once and (place / step.makes).exists():
+            return  # killed after all was done: a script looks whether it is there
+
+
+def _unfinished(step: Step, place: Path) -> bool:
+    """Whether something lies there that is being made."""
+    if step.name == "fetch":
+        return any((place / step.makes).rglob("*.part"))
+    return (place / step.works_in).exists()
+
+
+def _refuse(step: Step, said: str, code: int) -> None:
+    if code:
+        raise SystemExit(f"{step.name} ended with {code}: {said[-2000:]}")
 
 
 def strike(pid: int, draw: Random) -> str | None:
