@@ -32,9 +32,18 @@ class DriftError(MaturaError):
     """What is on disk was made from something else than what is asked for now."""
 
 
+class UnprovenError(MaturaError):
+    """An export is not what it was made from; the message names what differs, and nothing was
+    published."""
+
+
 class RedLine(MaturaError):
     """Training went wrong in a way that must stop it; the message names the detector, step and
     batch."""
+
+
+class RankError(MaturaError):
+    """Processes that train together do not agree, or one of them is lost; the message names it."""
 
 
 class GateClosed(MaturaError):

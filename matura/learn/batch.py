@@ -91,10 +91,13 @@ class Batch:
     def split(self, rows: int) -> Iterator[Batch]:
         """Micro-batches of at most `rows` rows."""
         for start in range(0, len(self.ids_BL), rows):
-            cut = slice(start, start + rows)
-            yield replace(
-                self,
-                ids_BL=self.ids_BL[cut],
-                weights_BL=self.weights_BL[cut],
-                segments_BL=self.segments_BL[cut],
-            )
+            yield self.rows(slice(start, start + rows))
+
+    def rows(self, cut: slice) -> Batch:
+        """Some of the rows."""
+        return replace(
+            self,
+            ids_BL=self.ids_BL[cut],
+            weights_BL=self.weights_BL[cut],
+            segments_BL=self.segments_BL[cut],
+        )

@@ -47,14 +47,21 @@ class Stepper:
         self._attend = attend_written if compute.compiled else attend_fused
 
     def gradients(
-        self, batch: Batch, divisor: float, *, micro_rows: int | None = None, step: int = 0
+        self,
+        batch: Batch,
+        divisor: float,
+        *,
+        micro_rows: int | None = None,
+        step: int = 0,
+        first_row: int = 0,
     ) -> float:
         """Adds the gradient of total / `divisor` to `.grad`; returns the total.
 
         `divisor` is the step's whole weight, so any cut into micro-batches gives the same gradient.
-        `step` names the noise, if there is any.
+        `step` names the noise, if there is any, and `first_row` says where in the step's batch
+        these rows stand.
         """
-        totals, rows = 0.0, 0
+        totals, rows = 0.0, first_row
         for part in batch.split(micro_rows or len(batch.ids_BL)):
             total = self._total(part, step, rows)
             (total / divisor).backward()  # type: ignore[no-untyped-call]
