@@ -27,6 +27,7 @@ from matura.learn.sight import check_sight
 from matura.learn.step import Stepper
 from matura.learn.watch import Watch
 from matura.models.decoder import Decoder
+from matura.models.lora import frozen_sha256
 
 CLOSELY, NOW_AND_THEN = 20, 10
 """How far a step moves the weights is measured in the first steps and then every tenth: it takes
@@ -103,6 +104,8 @@ class _Run:
     last: Evaluation | None = None
     waited: int = 0
     """Evaluations since the best one."""
+    base: str | None = None
+    """The hash of what does not learn, which no checkpoint holds."""
     whole: bool = True
     """False from an update's first write until the step, and an evaluation due, are accounted for:
     what is saved in between could not be resumed exactly."""
@@ -117,6 +120,7 @@ class _Run:
             "waited": self.waited,
             "gold": self.gold.state(),
             "redlines": self.lines.state(),
+            **({} if self.base is None else {"base": self.base}),
         }
 
     def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
@@ -145,6 +149,10 @@ class _Run:
             self.waited = int(rest["waited"])
             self.gold.restore(rest["gold"])
             self.lines.restore(rest["redlines"])
+            if self.base is not None and rest["base"] != self.base:
+                raise StoreError(
+                    f"{newest.folder.path}: the adapter was trained on another base model"
+                )
         except (KeyError, TypeError) as problem:
             raise StoreError(f"{newest.folder.path}: the state lacks {problem}") from problem
         ledger.rewind(self.step - 1)
@@ -187,6 +195,7 @@ def fit(
         Watch(model.config.vocab_size, scratch),
         gold or Gold(),
         lines or RedLines(model.config.vocab_size),
+        base=frozen_sha256(model),
     )
     run.resume(checkpoints, ledger)
     saved_s = time.monotonic()
@@ -236,13 +245,14 @@ def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger:
     factor = settings.schedule.factor(run.step * settings.tokens_per_step)
     run.lines.step(run.step, batch.name, total / weight, factor)
     watched = run.step < CLOSELY or run.step % NOW_AND_THEN == 0
-    before = [p.detach().clone() for p in run.model.parameters()] if watched else []
+    learning = run.optimizer.parameters.values()
+    before = [p.detach().clone() for p in learning] if watched else []
     run.whole = False
     run.optimizer.step(factor)
     run.untouched.after(run.model)
     values = {"loss": total / weight, "grad_norm": grad_norm, "rate": factor}
     if watched:
-        values["update"] = update_ratio(before, [p.detach() for p in run.model.parameters()])
+        values["update"] = update_ratio(before, [p.detach() for p in learning])
         run.watch.update(run.step, batch.name, values["update"])
     seconds = time.monotonic() - began
     done = run.step + 1

@@ -59,9 +59,9 @@ class Optimizer:
         weight_decay: float,
         muon_dtype: torch.dtype = torch.bfloat16,
     ) -> Optimizer:
-        """The optimizer of a model's parameters, with zero state."""
+        """The optimizer of what learns of a model, with zero state."""
         made = cls(
-            dict(model.named_parameters()),
+            {name: weight for name, weight in model.named_parameters() if weight.requires_grad},
             matrix_learning_rate,
             learning_rate,
             embedding_learning_rate,
@@ -155,9 +155,9 @@ class Optimizer:
 
 
 def is_matrix(name: str, weight: Tensor) -> bool:
-    """Whether Muon takes this parameter: a matrix inside a layer, not an embedding and not the
-    head."""
-    return weight.ndim == 2 and ".layers." in name
+    """Whether Muon takes this parameter: a matrix inside a layer, not an embedding, not the head,
+    and not an adapter's: those are thin, and what counts is their product."""
+    return weight.ndim == 2 and ".layers." in name and ".lora." not in name
 
 
 def _grad(weight: Tensor) -> Tensor:

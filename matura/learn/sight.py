@@ -17,6 +17,7 @@ from torch import Tensor
 from matura.core.errors import RedLine
 from matura.learn.batch import Batch
 from matura.learn.step import Stepper
+from matura.models.layers import Block
 
 TOLERANCE = 1e-3
 """Share that a gradient may differ by. What is computed is the same to the bit, but for kernels
@@ -103,14 +104,21 @@ def _others(ids_BL: Tensor, where_BL: Tensor, stepper: Stepper) -> Tensor:
 
 
 def _gradients(stepper: Stepper, batch: Batch) -> tuple[float, list[Tensor]]:
-    """The loss, and the gradients of what is read elsewhere in the first layer and the last."""
+    """The loss, and the gradients of what is read elsewhere in the first layer and the last; where
+    that is frozen, of all that learns in them."""
     layers = stepper.model.model.layers
     ends = [layers[0], layers[-1]] if len(layers) > 1 else [layers[0]]
     total = stepper.gradients(batch, float(batch.target_weights_BT.abs().sum()))
-    found = [_of(layer.mixed) for layer in ends]  # type: ignore[arg-type]
+    found = [_of(weight) for layer in ends for weight in _telling(layer)]  # type: ignore[arg-type]
     for weight in stepper.model.parameters():
         weight.grad = None
     return total, found
+
+
+def _telling(layer: Block) -> list[Tensor]:
+    if layer.mixed.requires_grad:
+        return [layer.mixed]
+    return [weight for weight in layer.parameters() if weight.requires_grad]
 
 
 def _of(weight: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        _their_name(name, model.config): w.detach().contiguous()
+        their_name(name, model.config): w.detach().contiguous()
         for name, w in model.named_parameters()
     }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
@@ -69,7 +69,7 @@ def save(
     _write(folder / GENERATION, {**(generation or {"do_sample": False}), **tokens})
 
 
-def _their_name(name: str, config: DecoderConfig) -> str:
+def their_name(name: str, config: DecoderConfig) -> str:
     """What a weight of ours is called in the folder."""
     if config.conv_layers:
         for ours, theirs in LFM2_NAMES.items():
@@ -86,7 +86,7 @@ def load(folder: Path) -> Decoder:
     config = read_config(folder)
     with Tensors(folder) as found:
         model = Decoder(config)
-        own = {_their_name(name, config): weight for name, weight in model.named_parameters()}
+        own = {their_name(name, config): weight for name, weight in model.named_parameters()}
         names = {name for name in found.names() if not name.endswith(NO_WEIGHTS)}
         if config.tie_embeddings:
             names.discard("lm_head.weight")

@@ -30,6 +30,53 @@ class Gain(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
 
+class Adapter(nn.Module):
+    """What LoRA puts beside a linear: `scale` times `up` times `down` (B and A of the paper)."""
+
+    def __init__(self, beside: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        rows, columns = beside.weight.shape
+        self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
+        self.down = nn.Parameter(torch.zeros(rank, columns))
+        self.up = nn.Parameter(torch.zeros(rows, rank))
+
+    def whole(self) -> Tensor:
+        """It as one matrix, of the shape of the weight beside it."""
+        return (self.up @ self.down) * self.scale
+
+
+def joined(x: Tensor, *linears: nn.Linear) -> Tensor:
+    """What these linears make of the same input, side by side, by one product; and what is added by
+    the adapters that `lora.attach` put beside them.
+
+    Weights are cast where they are used, and all but the input's width may differ.
+    """
+    weight = _cat([linear.weight for linear in linears])
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    bias = _cat(biases).to(x.dtype) if biases else None
+    made = F.linear(x, weight.to(x.dtype), bias)
+    adapters: list[Adapter | None] = [getattr(linear, "lora", None) for linear in linears]
+    ranks = [0 if adapter is None else adapter.rank for adapter in adapters]
+    if not any(ranks):
+        return made
+    downs = _cat([adapter.down for adapter in adapters if adapter is not None])
+    lows = torch.split(F.linear(x, downs.to(x.dtype)), ranks, dim=-1)
+    parts = torch.split(made, [len(linear.weight) for linear in linears], dim=-1)
+    return _cat(
+        [
+            part
+            if adapter is None
+            else part + F.linear(low, adapter.up.to(x.dtype)) * adapter.scale
+            for adapter, part, low in zip(adapters, parts, lows, strict=True)
+        ],
+        dim=-1,
+    )
+
+
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions and, if asked, normalised queries and keys."""
 
@@ -49,12 +96,7 @@ class Attention(nn.Module):
     def project(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries BHTD, rotated keys BKTD and values BKTD."""
         rows, length, _ = x_BTC.shape
-        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        bias = None
-        if self.q_proj.bias is not None:
-            bias = torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias])
-            bias = bias.to(x_BTC.dtype)
-        qkv = F.linear(x_BTC, weight.to(x_BTC.dtype), bias)
+        qkv = joined(x_BTC, self.q_proj, self.k_proj, self.v_proj)
         qkv = qkv.view(rows, length, self.heads + 2 * self.kv_heads, self.width)
         q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -67,8 +109,7 @@ class Attention(nn.Module):
         """Heads merged and projected back to the model width."""
         rows, _, length, _ = mixed_BHTD.shape
         mixed = mixed_BHTD.transpose(1, 2).reshape(rows, length, self.heads * self.width)
-        bias = None if self.o_proj.bias is None else self.o_proj.bias.to(mixed.dtype)
-        return F.linear(mixed, self.o_proj.weight.to(mixed.dtype), bias)
+        return joined(mixed, self.o_proj)
 
     def grouped(self, kv_BKSD: Tensor) -> Tensor:
         """Each key-value head repeated for the query heads that share it."""
@@ -116,13 +157,13 @@ class ShortConv(nn.Module):
 
     def _told(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """What each position tells those after it, and the gate on what it hears."""
-        before, gate, x = F.linear(x_BTC, self.in_proj.weight.to(x_BTC.dtype)).chunk(3, dim=-1)
+        before, gate, x = joined(x_BTC, self.in_proj).chunk(3, dim=-1)
         return before * x, gate
 
     def _mixed(self, gate: Tensor, taps: Sequence[Tensor]) -> Tensor:
         weights = self.conv.weight[:, 0].to(gate.dtype)
         heard = sum(tap * weights[:, -1 - back] for back, tap in enumerate(taps))
-        return F.linear(gate * heard, self.out_proj.weight.to(gate.dtype))
+        return joined(gate * heard, self.out_proj)
 
 
 class SwiGLU(nn.Module):
@@ -137,9 +178,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any leading shape; the last axis is the model width."""
-        both = torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)
-        gate, up = F.linear(x, both).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down_proj.weight.to(x.dtype))
+        gate, up = joined(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
+        return joined(F.silu(gate) * up, self.down_proj)
 
 
 class Block(nn.Module):

@@ -66,7 +66,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk = _compiled() if compiled else _chunk
         head = head_VC.to(hidden_NC.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden_NC.device)
-        d_head = torch.zeros(head_VC.shape, dtype=torch.float32, device=hidden_NC.device)
+        d_head = None  # of a frozen head: a third of the arithmetic
+        if ctx.needs_input_grad[1]:
+            d_head = torch.zeros(head_VC.shape, dtype=torch.float32, device=hidden_NC.device)
         d_hidden = torch.zeros_like(hidden_NC)
         trained = weights_N.nonzero().flatten()
         for start in range(0, len(trained), CHUNK):
@@ -85,17 +87,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * grads[0].to(d_hidden.dtype), d_head * grads[0], None, None, None
+        scaled = None if d_head is None else d_head * grads[0]
+        return d_hidden * grads[0].to(d_hidden.dtype), scaled, None, None, None
 
 
 def _chunk(
     total: Tensor,
-    d_head_VC: Tensor,
+    d_head_VC: Tensor | None,
     hidden_NC: Tensor,
     head_VC: Tensor,
     targets_N: Tensor,
     weights_N: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """The total and the head's gradient with a chunk added, and the chunk's own gradient."""
     targets, weights = targets_N[:, None], weights_N[:, None]
     column_V = torch.arange(head_VC.shape[0], device=head_VC.device)
@@ -106,9 +109,11 @@ def _chunk(
     total = total + ((top + sums.log() - logits.gather(1, targets)) * weights).sum()
     d_logits = (powers / sums - (column_V == targets).float()) * weights
     d_logits = d_logits.to(hidden_NC.dtype)
-    return total, d_logits @ head_VC, d_head_VC + (d_logits.T @ hidden_NC).float()
+    if d_head_VC is not None:
+        d_head_VC = d_head_VC + (d_logits.T @ hidden_NC).float()
+    return total, d_logits @ head_VC, d_head_VC
 
 
 @functools.cache
-def _compiled() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def _compiled() -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
     return torch.compile(_chunk, dynamic=False)
