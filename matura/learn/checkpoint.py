@@ -4,6 +4,7 @@ anywhere."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ WEIGHTS, OPTIMIZER, REST = "weights.safetensors", "optimizer.safetensors", "stat
 
 
 def write(
-    folder: Path, model: Decoder, optimizer: Optimizer, rest: Mapping[str, Any], step: int
+    folder: Path,
+    model: Decoder,
+    optimizer: Optimizer,
+    rest: Mapping[str, Any],
+    step: int,
+    *,
+    rank: int = 0,
+    size: int = 1,
 ) -> None:
-    """The whole state into `folder`.
+    """The state into `folder`: all of it, or what is `rank`'s among `size` processes that each
+    write whole tensors.
 
     Raises:
         RedLine: something in it is not finite.
@@ -33,10 +42,44 @@ def write(
     weights = own_weights(model)
     check_finite(weights, step)
     check_finite(optimizer.state(), step)
-    save_file(weights, folder / WEIGHTS)
-    save_file({n: t.contiguous() for n, t in optimizer.state().items()}, folder / OPTIMIZER)
-    whole = {**rest, "optimizer_steps": optimizer.step_count}
-    (folder / REST).write_text(json.dumps(whole, indent=1, sort_keys=True), encoding="utf-8")
+    for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer.state())):
+        own = {n: tensors[n].contiguous() for n in list(tensors)[rank::size]}
+        save_file(own, folder / part_name(name, rank, size))
+    if rank == 0:
+        whole = {**rest, "optimizer_steps": optimizer.step_count}
+        (folder / REST).write_text(json.dumps(whole, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def part_name(name: str, rank: int, size: int) -> str:
+    """What a process's part of a file is called: `weights-2-of-4.safetensors`."""
+    return name if size == 1 else name.replace(".", f"-{rank + 1}-of-{size}.")
+
+
+def parts(folder: Folder, name: str) -> dict[str, Tensor]:
+    """All tensors of a file, in however many parts it was written.
+
+    Raises:
+        StoreError: it is not there, a part is missing, or one cannot be read.
+    """
+    if name in folder.record["files"]:
+        return _loaded(folder.file(name))
+    stem, suffix = name.split(".")
+    counted = re.compile(rf"{stem}-1-of-([0-9]+)\.{suffix}")
+    first = [hit for file in folder.record["files"] if (hit := counted.fullmatch(file))]
+    if len(first) != 1:
+        raise StoreError(f"{folder.path / name}: not in the record")
+    size = int(first[0][1])
+    found: dict[str, Tensor] = {}
+    for rank in range(size):
+        found |= _loaded(folder.file(part_name(name, rank, size)))
+    return found
+
+
+def _loaded(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise StoreError(f"{path}: no readable safetensors file: {problem}") from problem
 
 
 def read(folder: Folder, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:
@@ -45,25 +88,22 @@ def read(folder: Folder, model: Decoder, optimizer: Optimizer) -> dict[str, Any]
     Raises:
         StoreError: the state is of another model, or lacks a piece.
     """
-    read_weights(folder.file(WEIGHTS), model)
+    read_weights(folder, model)
     try:
         rest = json.loads(folder.file(REST).read_text(encoding="utf-8"))
-        optimizer.restore(load_file(folder.file(OPTIMIZER)), int(rest["optimizer_steps"]))
+        optimizer.restore(parts(folder, OPTIMIZER), int(rest["optimizer_steps"]))
     except (KeyError, TypeError, SafetensorError, ValueError, RuntimeError) as problem:
         raise StoreError(f"{folder.path}: this state cannot be resumed: {problem}") from problem
     return dict(rest)
 
 
-def read_weights(path: Path, model: Decoder) -> None:
-    """The model's weights from a file.
+def read_weights(folder: Folder, model: Decoder) -> None:
+    """The model's weights from a checkpoint.
 
     Raises:
         StoreError: names or shapes differ.
     """
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as problem:
-        raise StoreError(f"{path}: no readable safetensors file: {problem}") from problem
+    path, found = folder.path / WEIGHTS, parts(folder, WEIGHTS)
     own = own_weights(model)
     if found.keys() != own.keys():
         raise StoreError(f"{path}: weights differ in {sorted(found.keys() ^ own.keys())[:5]}")
