@@ -44,9 +44,13 @@ ONE_THREAD = {
 def ours(folder: Path, out: Path, engine: str = "local", workers: int = WORKERS) -> Watched:
     """One corpus made by us."""
     shutil.rmtree(out, ignore_errors=True)
+    return watched(ours_command(folder, out, engine, workers), ONE_THREAD)
+
+
+def ours_command(folder: Path, out: Path, engine: str, workers: int) -> list[str]:
+    """What makes it."""
     command = [sys.executable, str(BENCH / "corpus_ours.py"), str(folder), str(out)]
-    command += [str(folder / "tokenizer"), str(workers), engine]
-    return watched(command, ONE_THREAD)
+    return [*command, str(folder / "tokenizer"), str(workers), engine]
 
 
 def theirs(python: Path, folder: Path, out: Path) -> Watched:
@@ -201,6 +205,9 @@ def main() -> int:
     about.add_argument("--times", type=int, help="instead: our memory at 1x and at so many times")
     about.add_argument("--kills", type=int, help="instead: kill -9 so often, compare every file")
     about.add_argument("--engines", action="store_true", help="instead: the corpora of all engines")
+    about.add_argument(
+        "--kill-workers", type=int, metavar="N", help="with --engines: kill Ray's, N times at most"
+    )
     about.add_argument("--without-datatrove", action="store_true", help="only ours")
     about.add_argument("--folder", type=Path, help="where it all lies meanwhile; default: /tmp")
     about.add_argument("--json", action="store_true")
@@ -217,7 +224,7 @@ def main() -> int:
         elif asked.engines:
             from corpus_kills import engines
 
-            told = engines(folder, asked.documents)
+            told = engines(folder, asked.documents, asked.kill_workers or 0)
         else:
             python = None if asked.without_datatrove else datatrove_environment()
             told = measure(folder, asked.documents, asked.rounds, python)

@@ -18,12 +18,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from corpus import BENCH, ONE_THREAD, WORKERS, ours, prepare
+from corpus import BENCH, ONE_THREAD, WORKERS, ours, ours_command, prepare
 from corpus_chain import Step, hub, lay_out, steps
 from watch import processes
 
+from matura.data.engine import DEATHS
+
 KILLED = 0.7
 """The share of all tries that are to be killed; some end first."""
+TASKS = ("hashed", "gather", "shard")
+"""What is done part by part. Ray's own processes are called `ray::` too."""
+LOOK_S, BUSY_S = 0.02, 0.15
+"""How often it is looked for workers that work, and how long one is left alone at most."""
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -35,8 +41,9 @@ def sums(folder: Path) -> dict[str, str]:
     }
 
 
-def engines(folder: Path, documents: int) -> dict[str, Any]:
-    """The same corpus by one process, by two, and by two workers of a Ray cluster started here."""
+def engines(folder: Path, documents: int, kills: int = 0) -> dict[str, Any]:
+    """The same corpus by one process, by two, and by two workers of a Ray cluster started here; and
+    once more by such a cluster whose workers are killed while they work."""
     prepare(folder / "in", documents)
     told: dict[str, Any] = {"seconds": {}, "peak_rss_bytes": {}, "cpu_s": {}}
     found = {}
@@ -52,9 +59,51 @@ def engines(folder: Path, documents: int) -> dict[str, Any]:
         told["cpu_s"][label] = round(run.cpu_s, 1)
         told["peak_rss_bytes"][label] = run.peak_rss_bytes
     first = found["local 1"]
+    if kills and find_spec("ray"):
+        out = folder / "out" / "ray, killed"
+        told["killed"] = _workers_killed(ours_command(folder / "in", out, "ray", WORKERS), kills)
+        found[out.name] = sums(out)
     told["equal"] = all(other == first for other in found.values())
+    told["unequal"] = [name for name, other in found.items() if other != first]
     told["files"] = len(first)
     return told
+
+
+def _workers_killed(command: Sequence[str], kills: int, seed: int = 0) -> dict[str, int]:
+    """Runs it to the end, while Ray's workers are killed at work; how many, by what they did."""
+    draw, struck = Random(seed), Counter[str]()
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **ONE_THREAD},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        while running.poll() is None and struck.total() < kills:
+            doing = {pid: _task_of(pid) for pid in processes(running.pid)}
+            # the same piece of work may be struck three times, then it is taken for what kills
+            busy = [(p, task) for p, task in doing.items() if task and struck[task] < DEATHS - 1]
+            if busy:
+                time.sleep(draw.uniform(0, BUSY_S))
+                pid, task = draw.choice(busy)
+                if _task_of(pid) == task:  # and not done with it meanwhile
+                    os.kill(pid, signal.SIGKILL)
+                    struck[task] += 1
+            time.sleep(LOOK_S)
+        said = running.communicate()[1]
+    if running.returncode:
+        raise SystemExit(f"ended with {running.returncode}: {said[-2000:]}")
+    return dict(struck)
+
+
+def _task_of(pid: int) -> str | None:
+    """The part of `data prepare` that a worker of Ray has in hand, which it shows as its name."""
+    try:
+        title = Path("/proc", str(pid), "cmdline").read_bytes().partition(b"\0")[0].decode()
+    except OSError:
+        return None
+    task = title.removeprefix("ray::").strip()
+    return task if title.startswith("ray::") and task in TASKS else None
 
 
 @dataclass
