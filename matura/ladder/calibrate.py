@@ -100,6 +100,7 @@ def batch_rows(train: Train, recipe: Recipe) -> int:
 
 def calibrate(
     recipe: Recipe,
+    config: DecoderConfig,
     trial: Trial,
     stages: Sequence[tuple[StageKind, Train, Compute]],
     folder: Path,
@@ -107,7 +108,8 @@ def calibrate(
     *,
     compiling: bool = False,
 ) -> Speed:
-    """Times what the stages will do, each kind of step once; `folder` takes a trial checkpoint.
+    """Times what the stages of a model of that shape will do, each kind of step once; `folder`
+    takes a trial checkpoint.
 
     With `compiling`, compiled steps are timed as well instead of reckoned from eager ones.
     """
@@ -116,7 +118,7 @@ def calibrate(
     began = time.monotonic()
     keep_freed_memory()
     compute = stages[0][2]
-    bench = _bench(recipe, trial, stages[0][0], folder, compute)
+    bench = _bench(recipe, config, trial, stages[0][0], folder, compute)
     for _, train, how in stages:
         _time_kind(bench, train, batch_rows(train, recipe), how, compiling=compiling)
     validation = _time_validation(bench, compute)
@@ -139,19 +141,24 @@ def calibrate(
 
 
 def _bench(
-    recipe: Recipe, trial: Trial, stage: StageKind, folder: Path, compute: Compute
+    recipe: Recipe,
+    config: DecoderConfig,
+    trial: Trial,
+    stage: StageKind,
+    folder: Path,
+    compute: Compute,
 ) -> _Bench:
     from matura.learn.batch import Batch
     from matura.learn.loop import seeded
     from matura.models.decoder import Decoder
 
-    config = shape_of(recipe, trial.template.tokenizer.vocab_size)
     tokens = max(getattr(s, "train", Train()).batch_tokens for s in recipe.stages)
     whole = 6.0 * config.parameters * tokens
     layers = config.layers
     while layers > 1 and whole * layers / config.layers > STAND_IN_FLOPS:
         layers -= 1
-    small = config.model_copy(update={"layers": layers})
+    ids = trial.template.tokenizer.vocab_size
+    small = config.model_copy(update={"layers": layers, "vocab_size": ids})
     model = Decoder(small).start(seeded(stream_seed(recipe.seed, "plan", "model")))
     parts = list(sampled_parts(recipe, stage, trial))
     row_length = recipe.model.sequence_length + 1

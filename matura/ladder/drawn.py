@@ -156,8 +156,7 @@ def drawn_plan(found: Plan) -> Group:
         f"{spell_count(found.parameters)} parameters, {found.vocab_size} ids; {found.compute}; "
         f"{how} in {found.calibration_s:.0f} s",
         f"time {spell_seconds(found.seconds)}, memory {found.memory_bytes / 1e9:.1f} GB, "
-        f"disk {found.disk_bytes / 1e9:.2f} GB"
-        + ("" if found.cost is None else f", cost {found.cost:.2f}"),
+        f"disk {found.disk_bytes / 1e9:.2f} GB" + _price(found),
         f"disk: {_by_kind(found)}; mixed 0 MB (rows point into the tokens, nothing is copied)",
     ]
     lines += [
@@ -174,8 +173,35 @@ def drawn_plan(found: Plan) -> Group:
         if stage.seen
     ]
     absent = [f"not here: {line}" for line in found.absent]
+    seen += _dialled(found)
     warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
     return Group(table, *map(Text, [*lines, *seen, *absent]), *warnings)
+
+
+def _price(found: Plan) -> str:
+    """What it costs; on a rented machine also without the hours in which nothing is trained."""
+    if found.cost is None:
+        return ""
+    told = f", cost {found.cost:.2f} at {found.price_per_hour:g} an hour"
+    if found.measured:
+        return told
+    return f"{told}, {found.cost_without_data:.2f} if data are made ready elsewhere first"
+
+
+def _dialled(found: Plan) -> Iterator[str]:
+    """What the model's depth gave, a line for the model and one for each stage."""
+    by_group: dict[str, list[str]] = {}
+    for turned in found.dial:
+        group, _, name = turned.place.rpartition(".")
+        value = spell_value(turned.value)
+        stated = (
+            ""
+            if turned.value == turned.derived
+            else (f" (stated; the dial gives {spell_value(turned.derived)})")
+        )
+        by_group.setdefault(group, []).append(f"{name} {value}{stated}")
+    for group, words in by_group.items():
+        yield f"by the dial, {group}: {', '.join(words)}"
 
 
 def _by_kind(found: Plan) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matura.core.errors import RecipeError
+from matura.core.leaves import did_you_mean
 from matura.ladder.calibrate import Speed, batch_rows
 from matura.ladder.recipe import Recipe
 from matura.stages.parts import Train
@@ -25,6 +29,8 @@ class Sheet:
     """Dense bf16 operations a second."""
     bytes_per_s: float
     memory_bytes: float
+    dollars_per_hour: float | None = None
+    """What renting one costs, where there is a source for it."""
 
 
 # Vendors' data sheets: dense bf16 without sparsity, memory bandwidth, memory.
@@ -32,7 +38,8 @@ SHEETS: Mapping[str, Sheet] = {
     "rtx-3090": Sheet(71e12, 0.94e12, 24e9),
     "rtx-4090": Sheet(165e12, 1.01e12, 24e9),
     "a100": Sheet(312e12, 2.0e12, 80e9),
-    "h100": Sheet(989e12, 3.35e12, 80e9),
+    # 24 dollars an hour for eight: Karpathy 2025 (nanochat); rents differ and change
+    "h100": Sheet(989e12, 3.35e12, 80e9, 3.0),
     "h200": Sheet(989e12, 4.8e12, 141e9),
 }
 UTILISATION = 0.35
@@ -46,9 +53,40 @@ WARMUP_S = 40.0
 DISK_BYTES_PER_S = 500e6
 
 
-def by_sheet(name: str, recipe: Recipe, config: DecoderConfig) -> Speed:
+@dataclass(frozen=True)
+class Machine:
+    """Accelerators of one kind that share each batch evenly."""
+
+    name: str
+    count: int
+    sheet: Sheet
+
+    @property
+    def dollars_per_hour(self) -> float | None:
+        """Rent of all of them."""
+        each = self.sheet.dollars_per_hour
+        return None if each is None else each * self.count
+
+
+def machine_named(name: str) -> Machine | None:
+    """The machine of that name, `h100` or `8xh100`; None if it is this one.
+
+    Raises:
+        RecipeError: no such machine.
+    """
+    if name in (HERE, "cpu"):
+        return None
+    found = re.fullmatch(r"(?:([1-9][0-9]{0,3})x)?(.+)", name)
+    kind = found[2] if found else name
+    if found is None or kind not in SHEETS:
+        known = did_you_mean(kind, (HERE, "cpu", *SHEETS))
+        raise RecipeError(f"--hardware {name}: not known{known}")
+    return Machine(name, int(found[1] or 1), SHEETS[kind])
+
+
+def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
     """The speed to be expected of a machine that is not here."""
-    sheet = SHEETS[name]
+    sheet, count = machine.sheet, machine.count
     launches = config.layers * OPERATIONS * LAUNCH_S
     per_token = 2.0 * config.parameters / (sheet.flops * UTILISATION)
     step: dict[tuple[int, bool], float] = {}
@@ -57,7 +95,7 @@ def by_sheet(name: str, recipe: Recipe, config: DecoderConfig) -> Speed:
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
             rows = batch_rows(train, recipe)
-            tokens = rows * recipe.model.sequence_length
+            tokens = rows * recipe.model.sequence_length / count
             for compiled in (False, True):
                 # a compiled step starts about a third of the operations
                 least = 3 * launches * (0.35 if compiled else 1.0)
@@ -65,11 +103,13 @@ def by_sheet(name: str, recipe: Recipe, config: DecoderConfig) -> Speed:
                 warmup[rows, compiled] = WARMUP_S if compiled else 1.0
     weights_bytes = 4.0 * config.parameters
     activations = 2.0 * 16 * config.layers * config.hidden_size
-    tokens = max((rows for rows, _ in step), default=1) * recipe.model.sequence_length
+    most = max((rows for rows, _ in step), default=1)
+    tokens = math.ceil(most / count) * recipe.model.sequence_length
     return Speed(
-        hardware=name,
+        hardware=machine.name,
         measured=False,
-        compute=f"{name} by its data sheet, {UTILISATION:.0%} of its peak",
+        compute=f"{machine.name} by its data sheet, {UTILISATION:.0%} of its peak"
+        + ("" if count == 1 else ", each batch shared evenly, memory of one"),
         step=step,
         warmup=warmup,
         validation_row=max(per_token * recipe.model.sequence_length, launches / 16),

@@ -15,15 +15,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from matura.core.errors import NotHereError, RecipeError
-from matura.core.leaves import did_you_mean
 from matura.core.ledger import Ledger, spell_count
 from matura.ladder.calibrate import Speed, batch_rows, calibrate, shape_of
-from matura.ladder.hardware import HERE, SHEETS, by_sheet
+from matura.ladder.hardware import HERE, by_sheet, machine_named
 from matura.ladder.papers import Paper, papers
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
 from matura.ladder.warnings import few_tokens, seen_too_often, too_large
+from matura.stages.dial import ROWS_FILLED, told
 from matura.stages.evaluating import VALIDATION_ROWS
 from matura.stages.given import Given, given_model
 from matura.stages.horizon import flops_so_far, horizon, plan_fit
@@ -39,8 +39,6 @@ STARTUP_S = 2.5
 """Starting Python and torch, checking the folder, writing the first records."""
 STAGE_S = 1.0
 """Loading, laying out rows, hashing inputs and what was made: apart from what is listed."""
-ROWS_FILLED = 0.985
-"""Of a packed row's tokens; measured 0.97 to 0.999."""
 CHECKPOINTS_KEPT = 3
 """The last two and the best."""
 STATE_TIMES = 2.5
@@ -97,6 +95,16 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class Turned:
+    """A place that a model's depth speaks of."""
+
+    place: str
+    value: Any
+    derived: Any
+    """What the depth gives; another value was stated."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a whole climb will take."""
 
@@ -115,11 +123,26 @@ class Plan:
     warnings: tuple[str, ...]
     absent: tuple[str, ...] = ()
     """What is not here, and what was taken for it."""
+    dial: tuple[Turned, ...] = ()
+    """What follows from the model's depth."""
 
     @property
     def cost(self) -> float | None:
         """Money, in the price's own currency."""
-        return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
+        return self._paid(self.seconds)
+
+    @property
+    def data_s(self) -> float:
+        """What reading and encoding takes, which no accelerator makes faster."""
+        return sum(stage.seconds.get("data", 0.0) for stage in self.stages)
+
+    @property
+    def cost_without_data(self) -> float | None:
+        """The same if data are made ready before, elsewhere (`matura data prepare`)."""
+        return self._paid(self.seconds - self.data_s)
+
+    def _paid(self, seconds: float) -> float | None:
+        return None if self.price_per_hour is None else seconds / 3600 * self.price_per_hour
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -128,7 +151,9 @@ class Plan:
             "stages": [stage.as_dict() for stage in self.stages],
             "tokens": sum(stage.tokens for stage in self.stages),
             "flops": sum(stage.flops for stage in self.stages),
+            "data_s": self.data_s,
             "cost": self.cost,
+            "cost_without_data": self.cost_without_data,
         }
 
 
@@ -148,9 +173,7 @@ def plan(
             never end a stage early.
         DataError: a source is wrong, or yields nothing.
     """
-    if hardware not in (HERE, "cpu", *SHEETS):
-        known = did_you_mean(hardware, (HERE, "cpu", *SHEETS))
-        raise RecipeError(f"--hardware {hardware}: not known{known}")
+    rented = machine_named(hardware)
     if price_per_hour is not None and not price_per_hour >= 0:
         raise RecipeError(f"--price {price_per_hour}: expected a number from 0 up")
     ledger = ledger or Ledger(mode="quiet")
@@ -161,17 +184,20 @@ def plan(
         seen = {stage.name: planned(recipe, stage, trial) for stage in recipe.stages}
         given = given_model(recipe.stages)
         missing = tuple(_missing(recipe, trial))
-        vocabulary = trial.template.tokenizer.vocab_size if given is None else 0
-        config = shape_of(recipe, vocabulary or recipe.tokenizer.vocab_size)
+        config = shape_of(recipe, recipe.tokenizer.vocab_size if given else trial.vocab_size)
         ways = _ways(recipe, seen, config, hardware)
         ledger.say("plan: timing a few steps and answers")
-        if hardware in SHEETS:
-            speed = by_sheet(hardware, recipe, config)
+        if rented is not None:
+            speed = by_sheet(rented, recipe, config)
         else:
-            speed = calibrate(recipe, trial, ways, Path(folder), hardware, compiling=compiling)
+            speed = calibrate(
+                recipe, config, trial, ways, Path(folder), hardware, compiling=compiling
+            )
         sheets = papers(recipe, trial)
         stages = tuple(_stages(recipe, trial, seen, config, speed, sheets, ways))
     disk_bytes = sum(stage.disk_bytes for stage in stages)
+    if price_per_hour is None and rented is not None:
+        price_per_hour = rented.dollars_per_hour
     return Plan(
         recipe=recipe.name,
         parameters=config.parameters,
@@ -191,6 +217,7 @@ def plan(
             *too_large(disk_bytes, speed, disk),
         ),
         absent=missing,
+        dial=tuple(Turned(*line) for line in told(recipe)),
     )
 
 

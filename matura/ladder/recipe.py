@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from matura.core.errors import RecipeError
 from matura.core.record import Frozen
@@ -18,6 +18,7 @@ from matura.ladder import sense, spelling
 from matura.ladder.lines import Place, Spelled, parse, read
 from matura.ladder.lines import spell as spell_yaml
 from matura.ladder.scale import scaled
+from matura.stages.dial import filled
 from matura.stages.given import given_model
 from matura.stages.origin import spec_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, TokenizerSpec
@@ -48,6 +49,11 @@ class Recipe(Frozen):
     model: ModelSpec
     stages: tuple[Annotated[StageKind, OneOf("kind", stage_kinds)], ...] = Field(min_length=1)
     gates: Gates = Gates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _turned(cls, given: Any) -> Any:
+        return filled(given)
 
     @property
     def tokenizer_stage(self) -> TokenizerStage:

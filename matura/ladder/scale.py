@@ -102,6 +102,8 @@ def _model(model: ModelSpec, factor: float) -> dict[str, Any]:
     row = 2 ** round(math.log2(model.sequence_length * root))
     layers = _less(model.layers, root, LEAST_LAYERS)
     return {
+        "depth": None,  # what it gave stands in the recipe by now, and is what is scaled
+        "tokens_per_parameter": None,
         "hidden_size": heads * width if model.head_dim is None else round(model.hidden_size * root),
         "layers": layers,
         "conv_layers": [n for n in model.conv_layers if n < layers - 1],

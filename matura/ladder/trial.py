@@ -79,6 +79,8 @@ class Trial:
     template: Template
     tokenizer_seconds: float
     """What making the whole tokenizer will take."""
+    vocab_size: int
+    """Of the whole tokenizer: a sample may hold too few words for as many ids as were asked."""
     parts: dict[tuple[str, str], Tried] = field(default_factory=dict)
     """By stage and title."""
 
@@ -120,8 +122,9 @@ def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
         DataError: a source is wrong, or yields nothing.
     """
     seen: dict[str, _Read] = {}
-    tokenizer, seconds = _tokenizer(recipe, seen, absent)
-    trial = Trial(Template(tokenizer), seconds)
+    tokenizer, seconds, times = _tokenizer(recipe, seen, absent)
+    ids = tokenizer.vocab_size if times <= 1 else recipe.tokenizer.vocab_size
+    trial = Trial(Template(tokenizer), seconds, ids)
     for stage in recipe.stages:
         template = trial.template.weighing(weights_of(stage))
         for part in stage.mixture:
@@ -131,12 +134,14 @@ def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
     return trial
 
 
-def _tokenizer(recipe: Recipe, seen: dict[str, _Read], absent: Absent) -> tuple[Tokenizer, float]:
-    """A tokenizer of the recipe's kind from a sample, and what the whole one will take; or the
-    given model's."""
+def _tokenizer(
+    recipe: Recipe, seen: dict[str, _Read], absent: Absent
+) -> tuple[Tokenizer, float, float]:
+    """A tokenizer of the recipe's kind from a sample, what the whole one will take, and of how
+    many times as much text; or the given model's."""
     spec, mixture = recipe.tokenizer, recipe.tokenizer_stage.mixture
     if (model := recipe.tokenizer_stage.model) is not None:
-        return given_tokenizer(model, spec, absent), 0.0
+        return given_tokenizer(model, spec, absent), 0.0, 1.0
     whole_share = sum(part.share for part in mixture)
     texts: list[str] = []
     reading, corpus = 0.0, 0.0
@@ -161,7 +166,8 @@ def _tokenizer(recipe: Recipe, seen: dict[str, _Read], absent: Absent) -> tuple[
     took = time.monotonic() - began
     sample = sum(len(text) for text in texts)
     # merges are counted over different words, which grow more slowly than the text
-    return tokenizer, reading + took * max(1.0, corpus / sample) ** 0.8
+    times = corpus / sample
+    return tokenizer, reading + took * max(1.0, times) ** 0.8, times
 
 
 def _texts(items: Sequence[Item]) -> Iterator[str]:

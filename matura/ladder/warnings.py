@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matura.core.errors import NotHereError
 from matura.data.mixture import SHARE_SLACK
 from matura.ladder.calibrate import Speed
-from matura.ladder.hardware import SHEETS
+from matura.ladder.hardware import machine_named
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen
 from matura.stages.given import given_model
@@ -77,7 +77,8 @@ def too_large(disk_bytes: int, speed: Speed, disk: Path) -> Iterator[str]:
     free = shutil.disk_usage(place).free
     if free < disk_bytes:
         yield f"{disk}: {disk_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
-    room = SHEETS[speed.hardware].memory_bytes if speed.hardware in SHEETS else memory_there()
+    rented = machine_named(speed.hardware)
+    room = memory_there() if rented is None else rented.sheet.memory_bytes
     if room and speed.memory_bytes > room:
         yield (
             f"{speed.memory_bytes / 1e9:.1f} GB of memory are needed, {room / 1e9:.1f} GB are "

@@ -45,7 +45,8 @@ def spec_of(path: Path) -> tuple[ModelSpec, TokenizerSpec]:
 
     folder = model_folder(path)
     shape, tokenizer = hf.read_config(folder), Tokenizer.load(folder)
-    told: dict[str, Any] = {name: getattr(shape, name) for name in ModelSpec.model_fields}
+    fields = {name for name, field in ModelSpec.model_fields.items() if not field.exclude}
+    told: dict[str, Any] = {name: getattr(shape, name) for name in fields}
     model = ModelSpec(
         **told | {"head_dim": shape.head_width, "intermediate_size": shape.inner_width}
     )

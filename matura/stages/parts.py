@@ -31,6 +31,7 @@ from matura.data.source import Source
 from matura.exams import exam
 from matura.lessons import lesson
 from matura.lessons.lesson import Lesson
+from matura.stages.dial import DEEPEST, filled_model
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """Names stand in paths and in `--set`, so they hold no dots, slashes, blanks or capitals."""
@@ -165,9 +166,23 @@ class TokenizerSpec(Frozen):
     """How much text it is trained on at most."""
 
 
-class ModelSpec(Frozen):
-    """The shape of the decoder."""
+def _either(schema: dict[str, Any]) -> None:
+    """A depth, or what it stands for: no editor may ask for both."""
+    schema["anyOf"] = [{"required": ["depth"]}, {"required": schema.pop("required")}]
 
+
+class ModelSpec(Frozen):
+    """The shape of the decoder: all of it, or a `depth` and whatever is to be otherwise."""
+
+    model_config = ConfigDict(json_schema_extra=_either)
+
+    depth: int | None = Field(default=None, ge=1, le=DEEPEST, exclude=True)
+    """One dial: gives every field below, and learning rates, batch and tokens of the stages, where
+    nothing else is stated (docs/dial.md)."""
+    tokens_per_parameter: float | None = Field(
+        default=None, gt=0, le=1e6, allow_inf_nan=False, exclude=True
+    )
+    """How long the first stage is trained by the dial; 20 if absent."""
     hidden_size: PositiveInt
     layers: PositiveInt
     heads: PositiveInt
@@ -185,6 +200,17 @@ class ModelSpec(Frozen):
     attending (LFM2, with `qk_norm`): copying is found in a fraction of the steps."""
     tie_embeddings: bool = True
     rope_theta: float = Field(default=10_000.0, gt=1, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _turned(cls, given: Any) -> Any:
+        return filled_model(given)
+
+    @model_validator(mode="after")
+    def _used(self) -> ModelSpec:
+        if self.tokens_per_parameter is not None and self.depth is None:
+            raise ValueError("tokens_per_parameter belongs to a depth; give 'depth' too")
+        return self
 
 
 TOKENS = 1_000_000

@@ -27,6 +27,7 @@ from matura.talk.rollout import Sampler
 NOT_STAGES = (
     "stage",
     "parts",
+    "dial",
     "learning",
     "loading",
     "origin",

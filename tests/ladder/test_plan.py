@@ -53,6 +53,16 @@ def test_a_data_sheet_needs_no_clock(made: Pretended) -> None:
     slow = plan(made.recipe, hardware="rtx-3090")
     assert not slow.measured
     assert "data sheet" in slow.compute
+    assert slow.cost is None
+    one, many = (plan(made.recipe, hardware=name) for name in ("h100", "64xh100"))
+    assert (one.price_per_hour, many.price_per_hour) == (3.0, 192.0)
+    assert many.memory_bytes < one.memory_bytes
+    assert many.cost_without_data is not None
+    assert many.cost_without_data < (many.cost or 0)
+    assert plan(made.recipe, hardware="h100", price_per_hour=1.0).price_per_hour == 1.0
+    for name in ("0xh100", "8x", "8xh20"):
+        with pytest.raises(RecipeError, match=f"--hardware {name}: not known"):
+            plan(made.recipe, hardware=name)
     with pytest.raises(RecipeError, match=r"--hardware h20.*h200"):
         plan(made.recipe, hardware="h20")
     with pytest.raises(RecipeError, match="--price"):
