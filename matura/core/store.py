@@ -334,6 +334,12 @@ class Checkpoints:
                 delete(self.at(old))
         return saved
 
+    def forget_after(self, step: int) -> None:
+        """Deletes what was saved beyond a step: the run goes on from there, and otherwise."""
+        for later in reversed(self.steps()):
+            if later > step:
+                delete(self.at(later))
+
     def newest(self) -> Newest:
         """The newest whole checkpoint; `folder` is None and `step` 0 if none was ever saved.
 

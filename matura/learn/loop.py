@@ -7,6 +7,7 @@ stood: the loss of every later step is bit-equal on CPU.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,46 +15,27 @@ from typing import Any
 
 import torch
 
-from matura.core.errors import StoreError
+from matura.core.errors import RedLine, StoreError
 from matura.core.ledger import Ledger
-from matura.core.store import Checkpoints
+from matura.core.store import Checkpoints, Folder
 from matura.learn import checkpoint
 from matura.learn.batch import Batch
 from matura.learn.gold import Gold
+from matura.learn.guard import Guard, Setback
 from matura.learn.optim import Optimizer, update_ratio
-from matura.learn.redlines import RedLines, Untouched
+from matura.learn.redlines import RedLines
+from matura.learn.run import Evaluation, Run, known, spell
 from matura.learn.schedule import Schedule
 from matura.learn.sight import check_sight
+from matura.learn.spikes import Spikes
 from matura.learn.step import Stepper
+from matura.learn.team import Team
 from matura.learn.watch import Watch
-from matura.models.decoder import Decoder
 from matura.models.lora import frozen_sha256
 
 CLOSELY, NOW_AND_THEN = 20, 10
 """How far a step moves the weights is measured in the first steps and then every tenth: it takes
 4 % of a step at 2M parameters, and what freezes a model does so from the start."""
-TELLS_APART = 0.05
-"""Exam scores nearer than this are equal for choosing: it is the standard error of 60 items at 0.8,
-and without it a lucky sitting in mid-run beat the finished model."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the model is worth at one step: mean nats per source, and an exam's score if there is
-    one."""
-
-    losses: dict[str, float]
-    exam: float | None = None
-    notes: dict[str, float] = field(default_factory=dict)
-    flags: dict[str, str] = field(default_factory=dict)
-    """What is wrong with how the model answers, by red line: one that the next evaluation has too
-    stops the run."""
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Larger is better: by exam first, as far as it can tell, then by mean validation loss."""
-        mean = sum(self.losses.values()) / max(len(self.losses), 1)
-        return (0 if self.exam is None else round(self.exam / TELLS_APART), -mean)
 
 
 @dataclass(frozen=True)
@@ -74,6 +56,8 @@ class Settings:
     micro_rows: int | None = None
     patience: int | None = None
     """Evaluations in a row without a new best after which a run ends early."""
+    good_every: int = 500
+    """Steps between states that are kept to go back to, if something goes wrong."""
 
 
 @dataclass(frozen=True)
@@ -86,77 +70,8 @@ class Fitted:
     last: Evaluation
     gold: Mapping[str, Any] = field(default_factory=dict)
     """Why each evaluated step was taken or not."""
-
-
-@dataclass
-class _Run:
-    """One run in progress: what its checkpoints hold."""
-
-    model: Decoder
-    optimizer: Optimizer
-    watch: Watch
-    gold: Gold
-    lines: RedLines
-    untouched: Untouched = field(default_factory=Untouched)
-    step: int = 0
-    best_step: int = -1
-    best: Evaluation | None = None
-    last: Evaluation | None = None
-    waited: int = 0
-    """Evaluations since the best one."""
-    base: str | None = None
-    """The hash of what does not learn, which no checkpoint holds."""
-    whole: bool = True
-    """False from an update's first write until the step, and an evaluation due, are accounted for:
-    what is saved in between could not be resumed exactly."""
-
-    def rest(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "watch": self.watch.state(),
-            "best_step": self.best_step,
-            "best": _spell(self.best),
-            "last": _spell(self.last),
-            "waited": self.waited,
-            "gold": self.gold.state(),
-            "redlines": self.lines.state(),
-            **({} if self.base is None else {"base": self.base}),
-        }
-
-    def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
-        ledger.sync()
-        checkpoints.save(
-            self.step,
-            lambda folder: checkpoint.write(
-                folder, self.model, self.optimizer, self.rest(), self.step
-            ),
-            spare={self.best_step},
-        )
-
-    def resume(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
-        newest = checkpoints.newest()
-        for line in newest.refused:
-            ledger.say(f"a checkpoint was refused: {line}")
-        if newest.folder is None:
-            ledger.rewind(-1)
-            return
-        rest = checkpoint.read(newest.folder, self.model, self.optimizer)
-        try:
-            self.step = int(rest["step"])
-            self.watch.restore(rest["watch"])
-            self.best_step = int(rest["best_step"])
-            self.best, self.last = _read(rest["best"]), _read(rest["last"])
-            self.waited = int(rest["waited"])
-            self.gold.restore(rest["gold"])
-            self.lines.restore(rest["redlines"])
-            if self.base is not None and rest["base"] != self.base:
-                raise StoreError(
-                    f"{newest.folder.path}: the adapter was trained on another base model"
-                )
-        except (KeyError, TypeError) as problem:
-            raise StoreError(f"{newest.folder.path}: the state lacks {problem}") from problem
-        ledger.rewind(self.step - 1)
-        ledger.say(f"resuming after step {self.step}")
+    events: tuple[Mapping[str, Any], ...] = ()
+    """What went wrong on the way, and what was done about it."""
 
 
 def fit(
@@ -171,47 +86,48 @@ def fit(
     gold: Gold | None = None,
     lines: RedLines | None = None,
     begin: Callable[[], Mapping[str, float]] | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Trains the stepper's model and leaves the best weights in it; goes on from the newest
     checkpoint.
 
     `begin` measures, before the first step, what the sources cost that must not be forgotten.
 
+    What goes wrong on the way is passed over or gone back from, and told in rows with an `event`.
+
     Raises:
         RedLine: something went wrong that must stop it; nothing bad was saved.
         StoreError: a checkpoint is of another run, or the disk refuses.
     """
-    model = stepper.model
-    run = _Run(
-        model,
-        Optimizer.of(
-            model,
-            matrix_learning_rate=settings.matrix_learning_rate,
-            learning_rate=settings.learning_rate,
-            embedding_learning_rate=settings.embedding_learning_rate,
-            weight_decay=settings.weight_decay,
-            muon_dtype=stepper.compute.dtype,  # bf16 products are slow where they are emulated
-        ),
-        Watch(model.config.vocab_size, scratch),
-        gold or Gold(),
-        lines or RedLines(model.config.vocab_size),
-        base=frozen_sha256(model),
-    )
+    run = _begun(stepper, settings, scratch, gold, lines, team)
     run.resume(checkpoints, ledger)
     saved_s = time.monotonic()
     try:
         if run.gold.start is None:
-            run.gold.begin({} if begin is None else begin())
-            run.lines.begin(model, run.gold.start or {})
+            run.begin(run.team.share(lambda: {} if begin is None else dict(begin())))
+        run.watch.learns(run.model, run.optimizer)
         while run.step < settings.steps and not _tired(run, settings):
-            _step(run, stepper, batches(run.step), settings, ledger)
+            run.team.at("reading the batch", run.step)
+            try:
+                _step(run, stepper, batches(run.step), settings, ledger)
+            except Setback as found:
+                run.go_back(found, checkpoints, ledger)
+                continue
             if run.step in settings.evaluate_at or run.step == settings.steps:
                 _evaluate(run, evaluate, ledger)
             run.whole = True
-            wanted = run.step in (run.best_step, settings.steps) or _tired(run, settings)
-            if wanted or time.monotonic() - saved_s > settings.checkpoint_every_s:
+            ends = run.step == settings.steps or _tired(run, settings)
+            late = run.team.due(time.monotonic() - saved_s > settings.checkpoint_every_s)
+            if run.step == run.best_step or run.step % settings.good_every == 0:
+                run.save_good(checkpoints, ledger)
+            elif late or ends:
                 run.save(checkpoints, ledger)
-                saved_s = time.monotonic()
+            else:
+                continue
+            saved_s = time.monotonic()
+    except RedLine as problem:
+        ledger.row(run.step, {"event": "stopped", "why": str(problem)})
+        raise
     except KeyboardInterrupt:
         if run.whole:
             run.save(checkpoints, ledger)
@@ -226,34 +142,78 @@ def fit(
     if run.best is None or run.last is None:
         raise StoreError(f"{checkpoints.folder}: the run ended without an evaluation")
     if run.best_step != run.step:
-        checkpoint.read_weights(checkpoints.at(run.best_step) / checkpoint.WEIGHTS, model)
-    return Fitted(run.step, run.best_step, run.best, run.last, run.gold.report())
+        checkpoint.read_weights(Folder.open(checkpoints.at(run.best_step)), run.model)
+    events = tuple(run.guard.events)
+    return Fitted(run.step, run.best_step, run.best, run.last, run.gold.report(), events)
 
 
-def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: Ledger) -> None:
-    """One update, with every red line looked at before it."""
+def _begun(
+    stepper: Stepper,
+    settings: Settings,
+    scratch: bool,
+    gold: Gold | None,
+    lines: RedLines | None,
+    team: Team | None,
+) -> Run:
+    """A run before its first step."""
+    model = stepper.model
+    vocab_size = model.config.vocab_size
+    optimizer = Optimizer.of(
+        model,
+        matrix_learning_rate=settings.matrix_learning_rate,
+        learning_rate=settings.learning_rate,
+        embedding_learning_rate=settings.embedding_learning_rate,
+        weight_decay=settings.weight_decay,
+        muon_dtype=stepper.compute.dtype,  # bf16 products are slow where they are emulated
+    )
+    return Run(
+        model,
+        optimizer,
+        Watch(vocab_size, scratch),
+        gold or Gold(),
+        lines or RedLines(vocab_size),
+        Guard(Spikes(vocab_size, settings.clip), settings.steps),
+        team or Team(),
+        base=frozen_sha256(model),
+    )
+
+
+def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: Ledger) -> None:
+    """One update, with every red line looked at before it; or none, if the batch is passed over.
+
+    Raises:
+        RedLine: the run must stop.
+        Setback: the state is bad.
+    """
     began = time.monotonic()
+    if run.back_from is not None:
+        _tell(run, ledger, run.back_from)
+        run.back_from = None
+    if run.step in run.guard.passing:
+        _pass_over(run, ledger, {"line": "passed over", "why": run.guard.passing[run.step]})
+        return
     batch = batch.to(run.model.device)
     weight = float(batch.target_weights_BT.abs().sum())
     run.watch.batch(run.step, batch.name, weight)
-    if run.step == 0:
+    if why := run.repeats.look(run.step, batch):
+        told = f"step {run.step}, {batch.name}: {why}"
+        _pass_over(run, ledger, run.guard.leave_out(run.step, "repeated text", told))
+        return
+    if not run.watch.begun:
         check_sight(stepper, batch, settings.micro_rows)
-    run.untouched.before(run.step, run.model)
-    total = stepper.gradients(batch, weight, micro_rows=settings.micro_rows, step=run.step)
-    grad_norm = run.optimizer.clip(settings.clip)
-    run.watch.loss(run.step, batch.name, total / weight, grad_norm)
+    found = _computed(run, stepper, batch, weight, settings, ledger)
+    if found is None:
+        return
+    loss, grad_norm = found
     factor = settings.schedule.factor(run.step * settings.tokens_per_step)
-    run.lines.step(run.step, batch.name, total / weight, factor)
-    watched = run.step < CLOSELY or run.step % NOW_AND_THEN == 0
-    learning = run.optimizer.parameters.values()
-    before = [p.detach().clone() for p in learning] if watched else []
+    run.watch.loss(run.step, batch.name, loss, grad_norm)
+    run.watch.gradients(run.step, batch.name, run.optimizer.norms)
+    run.lines.step(run.step, batch.name, loss, factor)
+    run.guard.accept(loss, grad_norm)
+    values = {"loss": loss, "grad_norm": grad_norm, "rate": factor}
     run.whole = False
-    run.optimizer.step(factor)
-    run.untouched.after(run.model)
-    values = {"loss": total / weight, "grad_norm": grad_norm, "rate": factor}
-    if watched:
-        values["update"] = update_ratio(before, [p.detach() for p in learning])
-        run.watch.update(run.step, batch.name, values["update"])
+    if (moved := _updated(run, batch.name, factor)) is not None:
+        values["update"] = moved
     seconds = time.monotonic() - began
     done = run.step + 1
     ledger.row(
@@ -264,20 +224,105 @@ def _step(run: _Run, stepper: Stepper, batch: Batch, settings: Settings, ledger:
     ledger.progress(
         done * settings.tokens_per_step,
         settings.steps * settings.tokens_per_step,
-        notes={"loss": total / weight},
+        notes={"loss": loss},
     )
     run.step = done
 
 
-def _tired(run: _Run, settings: Settings) -> bool:
+def _computed(
+    run: Run, stepper: Stepper, batch: Batch, weight: float, settings: Settings, ledger: Ledger
+) -> tuple[float, float] | None:
+    """The batch's mean loss and gradient norm, its gradient being left to be applied; None if it
+    was passed over.
+
+    Raises:
+        RedLine: the machine makes mistakes, or too much was passed over.
+        Setback: the state is bad.
+    """
+    step = run.step
+
+    def once() -> tuple[float, float]:
+        total = run.team.gradients(
+            stepper, batch, weight, micro_rows=settings.micro_rows, step=step
+        )
+        return total / weight, run.optimizer.clip(settings.clip)
+
+    loss, norm = once()
+    if not run.watch.begun and math.isfinite(loss) and math.isfinite(norm):
+        run.watch.loss(step, batch.name, loss, norm)  # it stops where a spike would be passed over
+    odd = run.guard.spikes.odd(step, loss, norm)
+    if changed := run.untouched.changed(run.model, run.optimizer):
+        line, why = changed
+        told = f"before step {step}: {why}: something besides training wrote into them"
+        if odd and odd[0] == "non-finite values":
+            line, told = odd[0], f"step {step}, {batch.name}: {odd[1]}; {told}"
+        if run.team.size > 1:  # it is one process that saw it, and all must go back or none
+            raise RedLine(f"{line}: {told}")
+        raise Setback(line, step, told)
+    if odd is None:
+        return loss, norm
+    run.optimizer.drop()
+    loss, norm = once()
+    again = run.guard.spikes.odd(step, loss, norm)
+    if again is None:
+        _tell(run, ledger, run.guard.mistaken(step, batch.name, *odd))
+        return loss, norm
+    run.optimizer.drop()
+    _pass_over(run, ledger, run.guard.pass_over(step, batch.name, *again))
+    return None
+
+
+def _updated(run: Run, name: str, factor: float) -> float | None:
+    """Applies the gradient; how far that moved the weights, in the steps where it is measured.
+
+    Raises:
+        RedLine: several updates moved nothing.
+        Setback: it moved them out of range.
+    """
+    step = run.step
+    watched = step < CLOSELY or step % NOW_AND_THEN == 0
+    learning = run.optimizer.parameters.values()
+    before = [p.detach().clone() for p in learning] if watched else []
+    run.optimizer.step(factor)
+    run.untouched.after(run.model, run.optimizer)
+    if not watched:
+        if factor == 0:
+            run.watch.update(step, name, 0.0)
+        return None
+    moved = update_ratio(before, [p.detach() for p in learning])
+    if not math.isfinite(moved):
+        told = f"step {step}, {name}: the update is {moved} times the weights"
+        raise Setback("non-finite values", step, told, range(step, step + 1))
+    run.watch.update(step, name, moved)
+    if why := run.guard.spikes.update(moved, factor):
+        told = f"step {step}, {name}: {why}"
+        raise Setback("update spike", step, told, range(step, step + 1))
+    return moved
+
+
+def _pass_over(run: Run, ledger: Ledger, event: Mapping[str, Any]) -> None:
+    """A step that counts, and learns nothing."""
+    _tell(run, ledger, event)
+    run.step += 1
+
+
+def _tell(run: Run, ledger: Ledger, event: Mapping[str, Any]) -> None:
+    """What happened, in the row of the step that is made now."""
+    done = event.get("done", "passed over")
+    ledger.row(run.step, {"event": done, "line": event["line"], "why": event["why"]})
+    if "done" in event and not str(event["done"]).startswith("back"):
+        ledger.say(f"{ledger.stage}: {event['line']}: {event['why']}; {done}")
+
+
+def _tired(run: Run, settings: Settings) -> bool:
     """Whether the best evaluation is too long ago to go on."""
     return settings.patience is not None and run.waited >= settings.patience
 
 
-def _evaluate(run: _Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) -> None:
+def _evaluate(run: Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) -> None:
     """Measures the model, without touching anything training depends on, and remembers the best."""
     ledger.clear()
-    found = evaluate(run.step)
+    found = known(run.team.share(lambda: spell(evaluate(run.step))))
     before = {} if run.last is None else run.last.flags
     run.lines.evaluation(run.step, run.model, found.losses, found.flags, before)
     run.last = found
@@ -299,23 +344,6 @@ def _evaluate(run: _Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) 
         ledger.say(f"{ledger.stage}: step {run.step} is not gold: {verdict['why']}")
     for name, evidence in found.flags.items():
         ledger.say(f"{ledger.stage}: step {run.step}: red line if it stays: {name}: {evidence}")
-
-
-def _spell(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    return {
-        "losses": evaluation.losses,
-        "exam": evaluation.exam,
-        "notes": evaluation.notes,
-        "flags": evaluation.flags,
-    }
-
-
-def _read(spelled: dict[str, Any] | None) -> Evaluation | None:
-    if spelled is None:
-        return None
-    return Evaluation(spelled["losses"], spelled["exam"], spelled["notes"], spelled["flags"])
 
 
 def seeded(seed: int) -> torch.Generator:

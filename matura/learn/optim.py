@@ -47,6 +47,8 @@ class Optimizer:
     step_count: int = 0
     buffers: dict[str, Tensor] = field(default_factory=dict)
     muon_dtype: torch.dtype = torch.bfloat16
+    norms: dict[str, float] = field(default_factory=dict)
+    """Of each parameter's gradient, before it was last clipped."""
 
     @classmethod
     def of(
@@ -76,10 +78,19 @@ class Optimizer:
 
     def clip(self, limit: float) -> float:
         """Gradients scaled so that their joint norm is at most `limit`; the norm before."""
-        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        names = [name for name, p in self.parameters.items() if p.grad is not None]
+        grads = [_grad(self.parameters[name]) for name in names]
+        norms = torch.stack(torch._foreach_norm(grads))
+        norm = torch.linalg.vector_norm(norms)
         torch._foreach_mul_(grads, float((limit / (norm + 1e-6)).clamp(max=1.0)))
+        self.norms = dict.fromkeys(self.parameters, 0.0)
+        self.norms |= dict(zip(names, norms.tolist(), strict=True))
         return float(norm)
+
+    def drop(self) -> None:
+        """Forgets the gradients, applied or not."""
+        for weight in self.parameters.values():
+            weight.grad = None
 
     def step(self, factor: float) -> None:
         """One update with all learning rates times `factor`; gradients are dropped afterwards."""
@@ -97,8 +108,7 @@ class Optimizer:
                 self._muon(names, factor)
             self._adamw(rest, self.learning_rate * factor)
             self._adamw(embeddings, self.embedding_learning_rate * factor)
-        for weight in self.parameters.values():
-            weight.grad = None
+        self.drop()
 
     def _muon(self, names: list[str], factor: float) -> None:
         weights: list[Tensor] = [self.parameters[name] for name in names]
@@ -118,6 +128,8 @@ class Optimizer:
             weight.add_(move.mT if rows > columns else move, alpha=-rate * scale)
 
     def _adamw(self, names: list[str], rate: float) -> None:
+        if not names:
+            return
         weights: list[Tensor] = [self.parameters[name] for name in names]
         grads = [_grad(weight) for weight in weights]
         first = [self.buffers[f"momentum.{name}"] for name in names]
@@ -129,7 +141,9 @@ class Optimizer:
         scale = torch._foreach_sqrt(second)
         torch._foreach_div_(scale, (1 - b2**self.step_count) ** 0.5)
         torch._foreach_add_(scale, self.eps)
-        torch._foreach_addcdiv_(weights, first, scale, value=-rate / (1 - b1**self.step_count))
+        # beyond what fp32 holds torch raises; an update out of range is for the loop to judge
+        pace = min(rate / (1 - b1**self.step_count), torch.finfo(torch.float32).max)
+        torch._foreach_addcdiv_(weights, first, scale, value=-pace)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that must survive a restart, by name."""

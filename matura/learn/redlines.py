@@ -193,31 +193,3 @@ def odd_rows(model: Decoder) -> tuple[int, int]:
         norms = model.model.embed_tokens.weight.norm(dim=1)
         usual = norms.median()
         return int((norms == 0).sum()), int((norms > LOUD * usual).sum())
-
-
-@dataclass
-class Untouched:
-    """Between two steps nothing may change the weights: what does is no training."""
-
-    sums: torch.Tensor | None = None
-
-    def after(self, model: Decoder) -> None:
-        """Remembers the embeddings as an update left them."""
-        self.sums = _row_sums(model)
-
-    def before(self, step: int, model: Decoder) -> None:
-        """Raises RedLine if an embedding row is no longer what the last update made it."""
-        if self.sums is None:
-            return
-        changed = torch.nonzero(_row_sums(model) != self.sums).flatten().tolist()
-        if changed:
-            some = ", ".join(map(str, changed[:5])) + (" …" if len(changed) > 5 else "")
-            raise RedLine(
-                f"embeddings broken: before step {step}: {len(changed)} rows changed since the "
-                f"last update (ids {some}): something besides training wrote into the weights"
-            )
-
-
-def _row_sums(model: Decoder) -> torch.Tensor:
-    with torch.no_grad():
-        return model.model.embed_tokens.weight.sum(dim=1)

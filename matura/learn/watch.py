@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matura.core.errors import RedLine
+from matura.learn.optim import Optimizer
 
 START_TOLERANCE = 0.10
 """Share of ln V that the first loss of a fresh model may be off (FAULTS D2)."""
@@ -24,6 +25,9 @@ model 1.4 times ln V, for it is sure of other things; swapped embedding rows cos
 STILL_STEPS = 3
 """Steps in a row that may leave every weight as it was: at 1, a legitimate zero gradient would
 stop a run."""
+SILENT_STEPS = 5
+"""Steps in a row without a gradient: in a fresh model, whose layers add nothing yet, what is inside
+them has none in the first."""
 
 
 @dataclass
@@ -34,6 +38,19 @@ class Watch:
     scratch: bool
     """Whether the model starts from random weights."""
     still: int = 0
+    begun: bool = False
+    """Whether a first step was made: a fresh model's loss is known only then."""
+    silent: dict[str, int] = field(default_factory=dict)
+    """For each parameter whose gradient is zero, the steps in a row that it has been."""
+
+    def learns(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Raises RedLine if the optimizer lacks something that is meant to learn."""
+        known = {id(weight) for weight in optimizer.parameters.values()}
+        lacks = [n for n, w in model.named_parameters() if w.requires_grad and id(w) not in known]
+        if lacks:
+            raise RedLine(
+                f"never updated: before the first step: the optimizer does not have {_some(lacks)}"
+            )
 
     def batch(self, step: int, name: str, weight: float) -> None:
         """Raises RedLine if a batch has nothing to learn from: the loss mask is empty."""
@@ -50,16 +67,28 @@ class Watch:
                 f"non-finite values: step {step}, {name}: loss {mean}, gradient norm {grad_norm}; "
                 "the step was not applied; try a lower learning rate"
             )
+        first, self.begun = not self.begun, True
         chance = math.log(self.vocab_size)
-        if step == 0 and self.scratch and abs(mean - chance) > START_TOLERANCE * chance:
+        if first and self.scratch and abs(mean - chance) > START_TOLERANCE * chance:
             raise RedLine(
-                f"start loss far from ln V: step 0, {name}: {mean:.3f} where a fresh model of "
+                f"start loss far from ln V: step {step}, {name}: {mean:.3f} where a fresh model of "
                 f"{self.vocab_size} ids must be near {chance:.3f}"
             )
-        if step == 0 and not self.scratch and mean > SPOILED * chance:
+        if first and not self.scratch and mean > SPOILED * chance:
             raise RedLine(
-                f"start loss far above ln V: step 0, {name}: {mean:.3f} > {SPOILED * chance:.3f}: "
-                "far worse than chance, so the weights or the tokenizer are not the parent's"
+                f"start loss far above ln V: step {step}, {name}: {mean:.3f} > "
+                f"{SPOILED * chance:.3f}: far worse than chance, so the weights or the tokenizer "
+                "are not the parent's"
+            )
+
+    def gradients(self, step: int, name: str, norms: Mapping[str, float]) -> None:
+        """Raises RedLine if a parameter's gradient was zero several steps in a row."""
+        self.silent = {n: self.silent.get(n, 0) + 1 for n, norm in norms.items() if norm == 0}
+        cut_off = [n for n, steps in self.silent.items() if steps >= SILENT_STEPS]
+        if cut_off:
+            raise RedLine(
+                f"zero gradient: step {step}, {name}: {SILENT_STEPS} steps in a row nothing "
+                f"reached {_some(cut_off)}; is it cut off from the loss?"
             )
 
     def update(self, step: int, name: str, moved: float) -> None:
@@ -78,11 +107,16 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """What must survive a restart."""
-        return {"still": self.still}
+        return {"still": self.still, "begun": self.begun, "silent": dict(self.silent)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Back to a saved state."""
-        self.still = int(state["still"])
+        self.still, self.begun = int(state["still"]), bool(state["begun"])
+        self.silent = {str(name): int(steps) for name, steps in state["silent"].items()}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_finite(tensors: Mapping[str, Tensor], step: int) -> None:

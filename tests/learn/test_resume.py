@@ -142,12 +142,13 @@ FRESH: dict[str, Any] = {
 }
 NO_INFLUENCE = {
     "last", "last.losses", "last.exam", "last.notes", "watch", "watch.still", "waited",
-    "best.flags", "last.flags", "redlines",
+    "best.flags", "last.flags", "redlines", "watch.begun", "watch.silent", "guard", "repeats",
+    "good", "good_best",
 }  # fmt: skip
 """Set back, they change nothing here: `last` is written anew by the last evaluation, no step of
 this run was still (`test_watch` counts those across a restart), and it has no end to its patience
-(`test_patience` has), and no answers and no slow red line (`test_redlines` has). Missing, they are
-refused."""
+(`test_patience` has), and no answers and no slow red line (`test_redlines` has), and nothing went
+wrong in it (`test_guard` has what did). Missing, they are refused."""
 KEYS = sorted(FRESH.keys() | NO_INFLUENCE)
 
 
