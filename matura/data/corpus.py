@@ -28,6 +28,7 @@ from matura.data.sources.marked import MarkedShards
 from matura.data.sources.parquet import Parquet
 
 COUNTS = "cleaning.json"
+ROWS = "JSON rows"
 
 
 def source_at(
@@ -79,25 +80,30 @@ def _folder_at(
     if not suffixes and next(path.glob("shard-*.txt*"), None) is not None:
         return MarkedShards(path=path)
     text = Folder.model_fields["suffixes"].default
-    wanted = tuple(suffixes) or (*text, *ENDINGS, *Parquet.suffixes)
+    wanted = tuple(suffixes) or (*text, *Jsonl.suffixes, *Parquet.suffixes)
     every = Folder(path=path, encoding=encoding, suffixes=wanted)
-    files = list(every.files())
-    kinds = {_kind(name): name for _, name in reversed(files)}
+    files = [(file, name) for file, name in every.files() if suffixes or _is_known(file, text)]
+    kinds = {_kind(file): name for file, name in reversed(files)}
     if len(kinds) > 1:
         found = " and ".join(f"{kind} ({name})" for kind, name in sorted(kinds.items()))
         raise DataError(f"{path}: holds {found}; say which with --suffix, one kind at a time")
     paths = tuple(file for file, _ in files)
-    if "JSON lines" in kinds:
-        return Jsonl(path=paths, layout=layout, each=each)
+    if ROWS in kinds:
+        return Jsonl(path=paths, below=path.as_posix(), layout=layout, each=each)
     if "parquet" in kinds:
-        return Parquet(path=paths)
+        return Parquet(path=paths, below=path.as_posix())
     return every if suffixes or not files else Folder(path=path, encoding=encoding)
 
 
-def _kind(name: str) -> str:
-    if name.endswith(ENDINGS):
-        return "JSON lines"
-    return "parquet" if name.endswith(Parquet.suffixes) else "text"
+def _is_known(file: Path, text: tuple[str, ...]) -> bool:
+    """Whether it is read unasked: of JSON what holds rows, not one object of some program's."""
+    return file.name.endswith((*text, *Parquet.suffixes)) or _kind(file) == ROWS
+
+
+def _kind(file: Path) -> str:
+    if file.name.endswith(ENDINGS) or is_array(file):
+        return ROWS
+    return "parquet" if file.name.endswith(Parquet.suffixes) else "text"
 
 
 def clean_into(

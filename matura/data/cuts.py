@@ -18,6 +18,7 @@ from matura.core.rng import rng
 from matura.core.store import sha256_of
 from matura.core.types import Conversation, Document, Given
 from matura.data.lines import status
+from matura.data.naming import shared
 from matura.data.source import Source
 from matura.data.sources.folder import Folder
 from matura.data.sources.jsonl import Jsonl
@@ -54,6 +55,8 @@ class Cut:
             return tuple(self.source.path / name for name in self.names)
         if inputs := getattr(self.source, "inputs", None):
             return tuple(inputs())
+        if isinstance(self.source, Jsonl):
+            return self.source.paths
         values = (getattr(self.source, name) for name in type(self.source).model_fields)
         listed = (v if isinstance(v, tuple) else (v,) for v in values)
         return tuple(p for some in listed for p in some if isinstance(p, Path) and p.is_file())
@@ -132,8 +135,11 @@ def _pieces(source: Source, cut_bytes: int) -> Iterator[tuple[Source, tuple[str,
     elif paths := _paths(source):
         sizes = [status(path).st_size for path in paths]
         most = 0 if isinstance(source, MarkedShards) else cut_bytes  # it takes but one path
+        whole = getattr(source, "path", None)
+        folder = whole.as_posix() if isinstance(whole, Path) and whole.is_dir() else None
+        below = getattr(source, "below", None) or folder or shared(paths)
         for some in _groups(paths, sizes, most):
-            yield _only(source, some), ()
+            yield _only(source, some, below), ()
     else:
         yield source, ()
 
@@ -149,10 +155,11 @@ def _paths(source: Source) -> Sequence[Path]:
     return ()
 
 
-def _only(source: Source, paths: Sequence[Path]) -> Source:
-    """The source with these files alone."""
+def _only(source: Source, paths: Sequence[Path], below: str | None) -> Source:
+    """The source with these files alone, called as they are among all of them."""
     path = paths[0] if len(paths) == 1 else tuple(paths)
-    return source.model_copy(update={"path": path})
+    named = {"below": below} if "below" in type(source).model_fields else {}
+    return source.model_copy(update={"path": path, **named})
 
 
 def _groups(things: Sequence[Thing], sizes: Sequence[int], most: int) -> Iterator[list[Thing]]:

@@ -166,7 +166,9 @@ class Ray(Engine):
         self._started = not ray.is_initialized()
         if self._started:
             own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **own)
+            self._ray.init(
+                include_dashboard=False, log_to_driver=False, logging_level="error", **own
+            )
 
     def run(
         self, work: Callable[[Asked], Result], asked: Sequence[Asked]

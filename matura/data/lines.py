@@ -44,7 +44,10 @@ def status(path: Path) -> os.stat_result:
     except (OSError, ValueError) as problem:
         raise DataError(f"{path}: {reason(problem)}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise DataError(f"{path}: is a folder; expected a file (a folder is read by kind: folder)")
+        raise DataError(
+            f"{path}: is a folder; expected a file (a folder of text is read by kind: folder, one "
+            "of JSON rows by kind: jsonl)"
+        )
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"{path}: is not a regular file")
     return found

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from matura.core.errors import DataError
+from matura.core.record import plain
 from matura.core.rng import rng
 from matura.core.types import Given
 from matura.data.build import build, divided_by_content, training_texts
 from matura.data.clean.code import Code
 from matura.data.cleaner import CleanedSource
 from matura.data.corpus import COUNTS, clean_into, source_at
+from matura.data.cuts import cuts_of
 from matura.data.sources.folder import Folder
 from matura.data.sources.jsonl import Jsonl
 from matura.data.sources.marked import MarkedShards
@@ -118,7 +120,7 @@ def test_a_folder_of_rows_is_read_as_rows(tmp_path: Path) -> None:
     assert read == ["first", "second", "third"]
     (rows / "README.md").write_text("What these rows are.\n")
     with pytest.raises(
-        DataError, match=r"holds JSON lines \(a\.jsonl\) and text \(README\.md\); .*--suffix"
+        DataError, match=r"holds JSON rows \(a\.jsonl\) and text \(README\.md\); .*--suffix"
     ):
         source_at(rows)
     assert len(list(source_at(rows, [".jsonl"]).read(GIVEN))) == 3
@@ -128,6 +130,43 @@ def test_a_folder_of_rows_is_read_as_rows(tmp_path: Path) -> None:
     (rows / "empty").mkdir()
     with pytest.raises(DataError, match=r"no text in files ending in .*\.jsonl"):
         list(source_at(rows / "empty").read(GIVEN))
+
+
+def test_arrays_in_a_folder_are_rows_and_one_object_is_none(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "b.json").write_text('[{"text": "second"},\n {"text": "third"}]\n')
+    (rows / "a.jsonl").write_text('{"text": "first"}\n')
+    (rows / "package.json").write_text('{"text": "settings of a program"}\n')
+    for source in (source_at(rows), Jsonl(path=rows)):
+        read = list(source.read(GIVEN))
+        assert [(thing.id, thing.text) for thing in read] == [
+            ("a.jsonl:1", "first"),
+            ("b.json:1", "second"),
+            ("b.json:2", "third"),
+        ]
+    (rows / "notes.txt").write_text("Text.\n")
+    with pytest.raises(DataError, match=r"JSON rows \(a\.jsonl\) and text \(notes\.txt\)"):
+        source_at(rows)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"is a folder; .*one of JSON rows by kind: jsonl"):
+        list(Jsonl(path=tmp_path / "empty").read(GIVEN))
+
+
+def test_rows_of_equal_files_in_different_folders_have_ids_of_their_own(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    for name in ("x", "y"):
+        (rows / name).mkdir(parents=True)
+        text = json.dumps({"text": f"what stands in {name}"}) + "\n"
+        (rows / name / "part.jsonl").write_text(text)
+    both = (rows / "x/part.jsonl", rows / "y/part.jsonl")
+    for source in (source_at(rows), Jsonl(path=rows), Jsonl(path=both)):
+        ids = ["x/part.jsonl:1", "y/part.jsonl:1"]
+        assert [document.id for document in source.read(GIVEN)] == ids
+        cuts = cuts_of([("rows", source)], cut_bytes=1)
+        assert len(cuts) == 2
+        assert [document.id for cut in cuts for document in cut.read()] == ids
+    assert plain(Jsonl(path=both, below="x")) == plain(Jsonl(path=both))  # a name is no setting
 
 
 def test_a_folder_of_parquet_is_read_as_rows(tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from matura.core.errors import DataError
 from matura.core.types import Conversation, Document, Given
-from matura.data.arrays import rows
+from matura.data.arrays import ENDINGS as ARRAYS
+from matura.data.arrays import is_array, rows
 from matura.data.conversations import AsideUse, ContextUse, Format, Reader
 from matura.data.layout import Layout, fields_of
-from matura.data.lines import LINE_LIMIT_BYTES, BadLine
-from matura.data.rows import DEPTH_LIMIT
+from matura.data.lines import LINE_LIMIT_BYTES, BadLine, reason
+from matura.data.naming import named
+from matura.data.rows import DEPTH_LIMIT, ENDINGS
 from matura.data.source import Source
 
 
@@ -27,8 +30,12 @@ class Jsonl(Source):
     """
 
     kind: Literal["jsonl"] = "jsonl"
+    suffixes: ClassVar[tuple[str, ...]] = (*ENDINGS, *ARRAYS)
     path: Path | tuple[Path, ...]
-    """One file, or several that are read one after the other."""
+    """One file, several that are read one after the other, or a folder: its JSON lines and its
+    arrays, in the order of paths."""
+    below: str | None = Field(default=None, exclude=True)
+    """Ids are paths below this folder; told from the files if absent."""
     format: Literal["auto"] | Format = "auto"
     """`text`, `messages`, `prompt` (with `completion`), `sharegpt`, `alpaca`, `mypt` or `nanochat`;
     `auto` tells by the keys of a file's first row."""
@@ -68,15 +75,28 @@ class Jsonl(Source):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files, also where there is one."""
-        return self.path if isinstance(self.path, tuple) else (self.path,)
+        """The files, also where there is one; a folder without any is read as a file is, and so
+        refused."""
+        if isinstance(self.path, tuple):
+            return self.path
+        if not self.path.is_dir():
+            return (self.path,)
+        found: list[Path] = []
+        for here, folders, names in os.walk(self.path, onerror=_refuse):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            some = (Path(here, n) for n in names if n.endswith(self.suffixes) and n[0] != ".")
+            # what is one object is a program's setting, no rows
+            found += [path for path in some if path.name.endswith(ENDINGS) or is_array(path)]
+        return tuple(sorted(found)) or (self.path,)
 
     def read(self, given: Given) -> Iterator[Document | Conversation]:
         """Each row; rows are numbered from 1 as an editor shows them."""
         left = self.limit
-        for path in self.paths:
+        folder = isinstance(self.path, Path) and self.path.is_dir()
+        below = self.below or (str(self.path) if folder else None)
+        for path, name in named(self.paths, below):
             found = False
-            for thing in self._rows(path):
+            for thing in self._rows(path, name):
                 found = True
                 if left == 0:
                     return
@@ -87,7 +107,7 @@ class Jsonl(Source):
                     f"{path}: no rows; expected JSON objects, one a line or in one array"
                 )
 
-    def _rows(self, path: Path) -> Iterator[Document | Conversation]:
+    def _rows(self, path: Path, name: str) -> Iterator[Document | Conversation]:
         reader = Reader(
             None if self.format == "auto" else self.format,
             self.field,
@@ -100,6 +120,10 @@ class Jsonl(Source):
             if not raw.strip():
                 continue
             try:
-                yield reader.item(reader.row(raw), f"{path.name}:{number}")
+                yield reader.item(reader.row(raw), f"{name}:{number}")
             except BadLine as problem:
                 raise DataError(f"{path}:{number}: {problem}") from None
+
+
+def _refuse(problem: OSError) -> None:
+    raise DataError(f"{problem.filename}: {reason(problem)}") from None

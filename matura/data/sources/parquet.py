@@ -7,18 +7,18 @@ success; pages that carry a checksum are checked against it.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from matura.core.errors import DataError, RecipeError
 from matura.core.leaves import did_you_mean
 from matura.core.types import Document, Given
 from matura.data.lines import LINE_LIMIT_BYTES, BadLine, reason, status
+from matura.data.naming import named
 from matura.data.rows import refuse_surrogates
 from matura.data.source import Source
 
@@ -44,6 +44,8 @@ class Parquet(Source):
     path: Path | tuple[Path, ...]
     """A file, several that are read one after the other, or a folder: its `.parquet` files in the
     order of paths."""
+    below: str | None = Field(default=None, exclude=True)
+    """Ids are paths below this folder; told from the files if absent."""
     field: str = "text"
     """The column that holds the text."""
     filter_field: str | None = None
@@ -62,7 +64,7 @@ class Parquet(Source):
     def read(self, given: Given) -> Iterator[Document]:
         """Each row that the filter lets through."""
         only = (self.filter_field, self.filter_value) if self.filter_field else None
-        for path, name in named(self.files()):
+        for path, name in named(self.files(), self.below or _top(self.path)):
             found = False
             for number, text in texts(path, self.field, only, limit_bytes=self.row_limit_bytes):
                 found = True
@@ -86,11 +88,8 @@ class Parquet(Source):
         return sorted(found)
 
 
-def named(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Each file and what its rows are called after: its name, or its path where names are equal."""
-    names = Counter(path.name for path in paths)
-    for path in paths:
-        yield path, path.name if names[path.name] == 1 else path.as_posix()
+def _top(path: Path | tuple[Path, ...]) -> str | None:
+    return path.as_posix() if isinstance(path, Path) and path.is_dir() else None
 
 
 def _refuse(problem: OSError) -> None:

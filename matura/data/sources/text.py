@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from matura.core.errors import DataError
 from matura.core.types import Document, Given
 from matura.data.lines import FILE_LIMIT_BYTES, LINE_LIMIT_BYTES, BadLine, decoded, lines, whole
+from matura.data.naming import named
 from matura.data.source import Source
 from matura.data.sources.folder import text_of
-from matura.data.sources.parquet import named
 
 
 class Text(Source):
@@ -27,6 +27,8 @@ class Text(Source):
     kind: Literal["text"] = "text"
     path: Path | tuple[Path, ...]
     """One file, or several that are read one after the other."""
+    below: str | None = Field(default=None, exclude=True)
+    """Ids are paths below this folder; told from the files if absent."""
     unit: Literal["line", "paragraph", "file"] = "paragraph"
     """What a document is; paragraphs are parted by blank lines."""
     line_limit_bytes: PositiveInt = LINE_LIMIT_BYTES
@@ -36,7 +38,7 @@ class Text(Source):
     def read(self, given: Given) -> Iterator[Document]:
         """Each unit; its id is the file's name and the line it starts at."""
         paths = self.path if isinstance(self.path, tuple) else (self.path,)
-        for path, name in named(paths):
+        for path, name in named(paths, self.below):
             found = False
             for number, text in self._units(path):
                 found = True
