@@ -94,6 +94,8 @@ class Template:
         """Sampling stops after any of these."""
         self.call_ids: frozenset[int] = self._ids(opens)
         """Each begins a tool call: forbid these too where no tool may be used."""
+        self.call_end_ids: frozenset[int] = self._ids(dialect.call_ends)
+        """Each ends one."""
         asides = {tag for s in dialect.asides for tag in dialect.only_tags(s.open + s.close)}
         may = opens | said | dialect.call_ends | dialect.turn_ends | asides
         self.forbidden_ids: frozenset[int] = frozenset(self._tags) - self._ids(may)
@@ -106,6 +108,21 @@ class Template:
             tokenizer.control[tag] for tag in dialect.only_tags(dialect.assistant.close)
         )
         """Closes an assistant turn that was cut: what a chat appends before it goes on."""
+
+    @property
+    def name(self) -> str:
+        """How records call this way to spell conversations."""
+        return self.dialect.name
+
+    @property
+    def chats(self) -> bool:
+        """Whether it can spell conversations."""
+        return True
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """How a model's answers are sampled where nobody says; greedily if empty."""
+        return {}
 
     def weighing(self, weights: Weights) -> Template:
         """The same template with other weights; ids are never different."""

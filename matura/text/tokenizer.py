@@ -47,7 +47,7 @@ LONGEST_TOKEN = 16
 rows."""
 
 
-def _alphabet() -> list[str]:
+def alphabet() -> list[str]:
     """The character that stands for each byte in the file format: itself if it prints, else one
     from 256 on."""
     prints = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -97,9 +97,9 @@ class Tokenizer:
             {tag: self.text_vocab_size + place for place, tag in enumerate(tags)}
         )
         self.vocab_size = self.text_vocab_size + len(tags)
-        alphabet = _alphabet()
-        self._byte_ids = [self._vocab[char] for char in alphabet]
-        values = {char: byte for byte, char in enumerate(alphabet)}
+        chars = alphabet()
+        self._byte_ids = [self._vocab[char] for char in chars]
+        values = {char: byte for byte, char in enumerate(chars)}
         table = [b""] * self.vocab_size
         for token, number in self._vocab.items():
             table[number] = bytes(values[char] for char in token)
@@ -156,7 +156,7 @@ class Tokenizer:
     @classmethod
     def bytes_only(cls, dialect: str, *, spare: int = 16) -> Tokenizer:
         """No merges: the id of each byte is its value."""
-        vocab = {char: byte for byte, char in enumerate(_alphabet())}
+        vocab = {char: byte for byte, char in enumerate(alphabet())}
         return cls(_model(vocab, []), dialect=dialect, spare=spare, cut="words")
 
     @classmethod
@@ -168,7 +168,7 @@ class Tokenizer:
                 beside it.
         """
         file, config_file = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer_config.json"
-        config, found = _read_json(config_file), _read_json(file)
+        config, found = read_json(config_file), read_json(file)
         ours = config.get("matura")
         if not isinstance(ours, dict) or not {"dialect", "spare", "cut", "sha256"} <= ours.keys():
             raise DataError(f"{config_file}: no `matura` entry: not a tokenizer that Matura saved")
@@ -247,8 +247,8 @@ class Tokenizer:
                 "sha256": self.sha256,
             },
         }
-        _write_json(folder / "tokenizer.json", whole)
-        _write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "tokenizer.json", whole)
+        write_json(folder / "tokenizer_config.json", config)
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
     # -- using it ------------------------------------------------------------------------------
@@ -315,7 +315,12 @@ class Tokenizer:
         return data.decode("utf-8", "replace")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        DataError: there is none.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
@@ -325,5 +330,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """The value as a JSON file."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
