@@ -22,6 +22,7 @@ from matura.data.deduped import DedupedSource
 from matura.data.held import HeldOut
 from matura.data.source import Source
 from matura.data.sources.corpus import Corpus
+from matura.data.sources.prepared import Prepared
 from matura.data.split import Division, Item, content_key, division
 from matura.text.shards import Shard, ShardInfo, ShardWriter
 from matura.text.template import Template
@@ -154,6 +155,11 @@ def divided_by_content(source: Readable) -> bool:
     return isinstance(source, Source) and not source.splits_itself
 
 
+def found_text(source: Readable) -> bool:
+    """Whether somebody wrote it, and might have written an evaluation item."""
+    return isinstance(source, Corpus | Prepared) or divided_by_content(source)
+
+
 @dataclass(slots=True)
 class Gathering:
     """One source's items with their splits, the same ones each time they are asked for."""
@@ -185,11 +191,11 @@ class Gathering:
         stream = rng(self.seed, self.stage, "gather", self.name, split)
         read = self.source.read(Given(rng=stream, tokenizer=self.tokenizer, split=split))
         by_content = divided_by_content(self.source)
-        if self.without is None or not (by_content or isinstance(self.source, Corpus)):
+        if self.without is None or not found_text(self.source):
             return iter(read)
         if by_content:  # read as a whole, and so counted anew each time
             self.findings = Findings()
-        return decontaminated(read, self.without, self.findings)
+        return decontaminated(read, self.without, self.findings, self.tokenizer)
 
 
 class _Work:

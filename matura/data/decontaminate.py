@@ -18,7 +18,7 @@ from pydantic import Field
 
 from matura.core.errors import DataError
 from matura.core.record import Frozen
-from matura.core.types import Conversation, Document
+from matura.core.types import Conversation, Document, TextCodec
 from matura.data.hashed import Hashes, Ids, Table, hashes_of, rolled
 from matura.data.words import is_character, spans, words
 
@@ -87,11 +87,13 @@ class Findings:
 Thing = TypeVar("Thing", Document, Conversation, Document | Conversation)
 
 
-def decontaminated(things: Iterable[Thing], index: Index, findings: Findings) -> Iterator[Thing]:
-    """The documents and conversations without any evaluation item; `findings` is kept up to
-    date."""
+def decontaminated(
+    things: Iterable[Thing], index: Index, findings: Findings, codec: TextCodec | None = None
+) -> Iterator[Thing]:
+    """The documents and conversations without any evaluation item; `findings` is kept up to date.
+    Documents of token ids are looked into where `codec` says what they spell."""
     for thing in things:
-        hits = index.hits(_as_document(thing))
+        hits = index.hits(_as_document(thing, codec))
         findings.read += 1
         if not hits:
             findings.kept += 1
@@ -103,10 +105,12 @@ def decontaminated(things: Iterable[Thing], index: Index, findings: Findings) ->
         findings.hits_left_out += len(hits[room:])
 
 
-def _as_document(thing: Document | Conversation) -> Document:
-    """A conversation as the text of its messages, one after the other."""
+def _as_document(thing: Document | Conversation, codec: TextCodec | None) -> Document:
+    """A conversation as the text of its messages, one after the other; ids as what they spell."""
     if isinstance(thing, Document):
-        return thing
+        if thing.ids is None or codec is None:
+            return thing
+        return Document(text=codec.decode(thing.ids), id=thing.id)
     return Document(text="\n".join(turn.content for turn in thing.messages), id=thing.id)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from matura.core.errors import DataError
 from matura.core.rng import rng
 from matura.core.types import Given
-from matura.data.build import Readable, divided_by_content
+from matura.data.build import Readable
+from matura.data.build import found_text as found_text
 from matura.data.decontaminate import Index, refuse_survivors
 from matura.data.sources.corpus import Corpus
 from matura.exams.exam import Exam, Hall
@@ -50,11 +51,6 @@ def _items(exam: Exam, template: Template, seed: int) -> Iterator[tuple[str, str
     for task in islice(exam.tasks(hall, exam.n), exam.n):
         if task.prompt_ids is None:
             yield from ((task.id, turn.content) for turn in task.messages if turn.role == "user")
-
-
-def found_text(source: Readable) -> bool:
-    """Whether somebody wrote it, and might have written an exam's item."""
-    return isinstance(source, Corpus) or divided_by_content(source)
 
 
 def refuse_leaks(source: Readable, items: Index | None) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from matura.core.errors import DataError
 from matura.core.types import Document, Given
-from matura.data.build import build
+from matura.data.build import build, found_text
 from matura.data.dedup import Duplicates
 from matura.data.preparation import Found, Wanted, prepare
 from matura.data.source import Source
 from matura.data.sources.corpus import Corpus
 from matura.data.sources.jsonl import Jsonl
+from matura.data.sources.prepared import Prepared
 from matura.exams.bpb import Bpb
 from matura.exams.echo import Echo
 from matura.exams.induction import Induction
@@ -116,3 +118,34 @@ def test_a_corpus_of_the_same_tokenizer_is_looked_into(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"leaky: text\.train-.* item 'echo/gate/.*--against"):
         leaks.refuse_leaks(Corpus(path=tmp_path / "leaky"), index)
     leaks.refuse_leaks(Corpus(path=tmp_path / "clean"), index)
+
+
+def test_token_folders_are_decoded_and_looked_into(tmp_path: Path) -> None:
+    """Whatever holds an item is left out and told of, in training and in validation."""
+    item = first_item(6)
+    for split, texts in (
+        ("train", (*PAGES, f"An old page. {item}")),
+        ("val", (*(page.replace("page", "leaf") for page in PAGES[:9]), item.upper())),
+    ):
+        folder = tmp_path / "tokens" / split
+        folder.mkdir(parents=True)
+        ids = [[*TEMPLATE.tokenizer.encode(text), TEMPLATE.eos_id] for text in texts]
+        np.array([one for some in ids for one in some], "<u4").tofile(
+            tmp_path / "tokens" / split / "a.bin"
+        )
+    told = {"separator": TEMPLATE.eos_id}
+    (tmp_path / "tokens" / "dataset_metadata.json").write_text(json.dumps(told))
+    source = Prepared(path=tmp_path / "tokens")
+    assert found_text(source)
+    found = build(
+        source,
+        name="text",
+        template=TEMPLATE,
+        folder=tmp_path,
+        seed=0,
+        stage="base",
+        without=exam_index(EXAMS, TEMPLATE, 0),
+    )
+    assert (found.kept["train"], found.kept["validation"]) == (80, 9)
+    assert found.examined["dropped"] == {"evaluation item, exact": 2}
+    assert [hit["document"][:7] for hit in found.examined["hits"]] == ["train/a", "val/a.b"]
