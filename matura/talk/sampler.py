@@ -23,6 +23,7 @@ from matura.core.errors import RecipeError, RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import FinishReason
 from matura.models.decoder import Cache, Decoder
+from matura.models.decoding import Decoding
 from matura.talk.chance import uniform
 from matura.talk.rollout import Generation, Token
 from matura.text.template import Template
@@ -58,6 +59,7 @@ class TorchSampler:
         banned[template.tokenizer.vocab_size :] = -math.inf  # rows the tokenizer has no word for
         banned[sorted(template.forbidden_ids)] = -math.inf
         self._banned_V = banned.to(self.model.device)
+        self._laid_out: tuple[tuple[tuple[int, int], ...], Decoding] | None = None
 
     @property
     def weights_sha256(self) -> str:
@@ -267,7 +269,7 @@ class TorchSampler:
             ends = [len(prompts[row]) + step for row in rows]
             # a row that is done but not yet dropped must not write past the cache's end
             places = [min(end, length - 1) for end in ends]
-            logits_BV = self._step(ids_B, places, cache, 1 + max(places))
+            logits_BV = self._step(ids_B, places, cache)
 
     @torch.inference_mode()
     def _read(self, prompts: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Cache]:
@@ -285,11 +287,17 @@ class TorchSampler:
             return self.model.head(hidden_BTC[every_B, lasts_B]), cache
 
     @torch.inference_mode()
-    def _step(self, ids_B: Tensor, places: list[int], cache: Cache, span: int) -> Tensor:
+    def _step(self, ids_B: Tensor, places: list[int], cache: Cache) -> Tensor:
         """Logits BV after one more id in each row."""
-        places_B1 = torch.tensor(places, device=ids_B.device)[:, None]
-        with self._plainly():
-            return self.model.forward_cached(ids_B[:, None], places_B1, cache, span=span)[:, 0]
+        return self._decoding().step(ids_B, places, cache)
+
+    def _decoding(self) -> Decoding:
+        """The weights as they are now, laid out for one token at a time; anew if training or
+        anything else has written into them since."""
+        now = tuple((w.data_ptr(), w._version) for w in self.model.parameters())
+        if self._laid_out is None or self._laid_out[0] != now:
+            self._laid_out = (now, Decoding(self.model, self.dtype))
+        return self._laid_out[1]
 
     @torch.inference_mode()
     def _keep(self, cache: Cache, ids_B: Tensor, alive: list[int]) -> tuple[Cache, Tensor]:

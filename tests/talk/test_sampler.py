@@ -320,3 +320,16 @@ def test_small_memory_for_the_cache_changes_no_answer(
     before = sampler.generate(prompts, max_tokens=7, temperature=1.0, seed=2)
     after = tight.generate(prompts, max_tokens=7, temperature=1.0, seed=2)
     assert [g.ids for g in before] == [g.ids for g in after]
+
+
+def test_what_training_wrote_in_between_is_heard(
+    matura: Template, prompts: list[list[int]]
+) -> None:
+    model = small(matura)
+    sampler = TorchSampler(model, matura)
+    sampler.generate(prompts[:4], max_tokens=6, stop=False)
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.mlp.down_proj.weight.mul_(-3.0)  # type: ignore[union-attr]
+    fresh = TorchSampler(model, matura).generate(prompts[:4], max_tokens=6, stop=False)
+    assert sampler.generate(prompts[:4], max_tokens=6, stop=False) == fresh
