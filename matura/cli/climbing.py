@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,14 @@ def run(
         str | None,
         typer.Option(metavar="STAGE", help="Climb no higher; without it, the next run goes on."),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(help="Train in so many processes of this machine; torchrun starts more."),
+    ] = 1,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="The same weights, bit for bit, at 1, 2, 4 or 8 processes."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Climb: make every stage of RECIPE, examine it, and go up only if it passed.
@@ -47,15 +57,27 @@ def run(
     """
     from matura.core.errors import GateClosed
     from matura.ladder.climb import climb
+    from matura.ladder.processes import supervise
     from matura.ladder.recipe import load
+    from matura.ladder.together import climb_together, several
 
     asked = load(recipe, set_ or (), scale=scale)
+    if exact:
+        os.environ["MATURA_EXACT"] = "1"
+    leads = True
     try:
-        climb(asked, runs, rebuild=rebuild, until=until)
+        if several():
+            leads = climb_together(asked, runs, rebuild=rebuild, until=until, tell=out.tell)
+        elif processes != 1:
+            logs = runs / asked.name / "ranks"
+            raise typer.Exit(supervise(sys.argv[1:], processes, logs=logs, tell=out.tell))
+        else:
+            climb(asked, runs, rebuild=rebuild, until=until)
     except GateClosed:
         _told(runs / asked.name, json=json)
         raise
-    _told(runs / asked.name, json=json)
+    if leads:
+        _told(runs / asked.name, json=json)
 
 
 def _told(run: Path, *, json: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matura.core.disk import GONE, PROBE, WORK, delete, preflight, replace_atomically
 from matura.core.errors import DriftError, GateClosed, RecipeError, StoreError
@@ -36,6 +36,9 @@ from matura.ladder.transcript import EXAMS, RECIPE, Row, correction, read_row
 from matura.stages.prompts import load as load_prompts
 from matura.stages.stage import StageKind
 
+if TYPE_CHECKING:
+    from matura.learn.team import Team
+
 
 @dataclass(frozen=True)
 class Climbed:
@@ -53,9 +56,10 @@ def climb(
     rebuild: str | None = None,
     until: str | None = None,
     ledger: Ledger | None = None,
+    team: Team | None = None,
 ) -> Climbed:
     """Every stage of the recipe in `runs_root/<recipe's name>`, those already there skipped; or
-    those up to `until`.
+    those up to `until`. Of a `team` this is the leader; the others follow.
 
     Raises:
         RecipeError: `rebuild` or `until` names no stage, or `rebuild` one above `until`.
@@ -73,7 +77,7 @@ def climb(
         preflight(run, need_bytes=least_bytes(recipe, steps))
         replace_atomically(run / RECIPE, spell(recipe).encode())
         _tidy(run, steps)
-        return _climb(recipe, run, steps, ledger)
+        return _climb(recipe, run, steps, ledger, team)
 
 
 def _last(recipe: Recipe, rebuild: str | None, until: str | None) -> int:
@@ -88,13 +92,15 @@ def _last(recipe: Recipe, rebuild: str | None, until: str | None) -> int:
     return last
 
 
-def _climb(recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger) -> Climbed:
+def _climb(
+    recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger, team: Team | None
+) -> Climbed:
     done: dict[str, Folder] = {}
     held: dict[str, gate.Held] = {}
     last: dict[str, float] = {}
     closed: list[tuple[StageKind, Row]] = []
     for step in steps:
-        folder = step.folder or make(recipe, step, done, list(held.values()), ledger)
+        folder = step.folder or make(recipe, step, done, list(held.values()), ledger, team)
         done[step.stage.name] = folder
         held |= gate.held(step.stage.name, step.stage.exams, folder.path)
         row = read_row(folder, last)

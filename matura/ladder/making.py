@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matura
 from matura.core.disk import delete, read_json, replace_atomically, sync_tree, telling
@@ -22,8 +22,11 @@ from matura.ladder.compare import Correction
 from matura.ladder.lineage import lineage
 from matura.ladder.machine import forget_peak, machine, peak_rss_bytes
 from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
-from matura.ladder.recipe import Recipe
+from matura.ladder.recipe import Recipe, spell
 from matura.stages.stage import Context, Made, StageKind
+
+if TYPE_CHECKING:
+    from matura.learn.team import Team
 
 ASKED = "asked.json"
 """What an unfinished folder is made from: it is never finished from something else."""
@@ -93,6 +96,7 @@ def make(
     done: Mapping[str, Folder],
     earlier: Sequence[gate.Held],
     ledger: Ledger,
+    team: Team | None = None,
 ) -> Folder:
     """The stage's whole folder, made and examined, going on from an interrupted try.
 
@@ -119,6 +123,8 @@ def make(
             earlier=below,
             ledger=pages,
             exams=tuple(exam for kind in recipe.stages for exam in kind.exams),
+            team=team,
+            order=order(recipe, step, work, list(below)) if team is not None else {},
         )
         try:
             made = _made(stage, work, step.parents, context)
@@ -164,6 +170,17 @@ def make(
         with telling(work / name, "remove"):
             (work / name).unlink(missing_ok=True)
     return publish(work, step.final, record)
+
+
+def order(recipe: Recipe, step: Step, work: Path, below: Sequence[str]) -> dict[str, Any]:
+    """What the other processes of a team are told, so that they train the stage too."""
+    return {
+        "recipe": spell(recipe),
+        "stage": step.stage.name,
+        "work": work.absolute().as_posix(),
+        "parents": {name: at.absolute().as_posix() for name, at in step.parents.items()},
+        "below": list(below),
+    }
 
 
 def _whence(

@@ -228,6 +228,11 @@ class Ranks(Team):
             more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
             raise RankError(f"the processes differ in {'; in '.join(lines[:5])}{more}")
 
+    def call(self, order: Mapping[str, Any]) -> None:
+        """Tells the others to train a stage with this process; they heard it already."""
+        if self.leads:
+            self.tell({"train": dict(order)})
+
     def tell(self, value: Any) -> None:
         """Says a JSON value to all others."""
         self._told += 1

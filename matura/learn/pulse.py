@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from matura.core.disk import replace_atomically
-from matura.core.errors import RankError
+from matura.core.errors import RankError, StoreError
 from matura.learn.rendezvous import STUCK_S, Meeting, seconds, silent_s
 
 BEAT_S = 1.0
@@ -71,6 +71,7 @@ class Pulse:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
         self._heard: dict[int, _Heard] = {}
+        self._parent = os.getppid()
 
     def start(self) -> None:
         """Begins to beat."""
@@ -114,7 +115,8 @@ class Pulse:
         self._over.set()
         if isinstance(problem, KeyboardInterrupt):
             why = "interrupted"
-        self._note(self._post(self._rank, f"rank {self._rank}: {why}"), told=self._rank == 0)
+        again = self._now.step is not None and not isinstance(problem, KeyboardInterrupt)
+        self._note(self._post(self._rank, f"rank {self._rank}: {why}", again=again))
 
     def lost(self, what: str, why: str) -> None:
         """The others do not answer: whoever knows why says so now, or else this rank does."""
@@ -141,6 +143,8 @@ class Pulse:
 
     def _one_beat(self) -> None:
         self._beat += 1
+        if CAUSES in os.environ and os.getppid() != self._parent:
+            self._stop(None, "whoever started the processes is gone")
         own = [self._beat, self._count, *self._now]
         self._store.set(f"pulse/{self._rank}", json.dumps(own))
         if self._store.check([CAUSE]):
@@ -172,27 +176,27 @@ class Pulse:
                     f"rank {rank} hangs: {now_s - heard.count_s:.0f} s in {heard.section}",
                 )
 
-    def _post(self, rank: int | None, why: str) -> dict[str, Any]:
-        """Writes a cause down, if it is the first; the first one."""
-        own = {"rank": rank, "cause": why, "step": self._now.step}
+    def _post(self, rank: int | None, why: str, *, again: bool) -> dict[str, Any]:
+        """Writes a cause down, if it is the first; the first one. `again`: starting once more may
+        help."""
+        own = {"rank": rank, "cause": why, "step": self._now.step, "again": again}
         try:
             return dict(json.loads(self._store.compare_set(CAUSE, "", json.dumps(own))))
         except (RuntimeError, ValueError):  # rank 0 is gone, and its store with it
             return own
 
     def _stop(self, rank: int | None, why: str) -> NoReturn:
-        self._die(self._post(rank, why))
+        self._die(self._post(rank, why, again=True))
 
     def _die(self, cause: dict[str, Any]) -> NoReturn:
         """Ends the process at once, from whichever thread: the main one may never come back."""
         speaks = self._rank == (1 if cause["rank"] == 0 else 0)
-        if speaks and self._tell is not None:
+        if speaks and self._tell is not None and CAUSES not in os.environ:
             self._tell(f"matura: {cause['cause']}")
-        self._note(cause, told=speaks)
+        self._note(cause)
         os._exit(FAILED)
 
-    def _note(self, cause: dict[str, Any], *, told: bool) -> None:
+    def _note(self, cause: dict[str, Any]) -> None:
         if folder := os.environ.get(CAUSES):
-            with contextlib.suppress(OSError):
-                note = {**cause, "told": told and self._rank == 0}
-                replace_atomically(Path(folder) / f"rank-{self._rank}.json", note)
+            with contextlib.suppress(OSError, StoreError):
+                replace_atomically(Path(folder) / f"rank-{self._rank}.json", cause)

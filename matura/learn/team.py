@@ -8,7 +8,7 @@ so the weights do not depend on how many processes there are.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class Team:
 
     def at(self, section: str, step: int | None = None, *, bounded: bool = True) -> None:
         """Notes what this process does now, for the others; `bounded` if it should end soon."""
+
+    def call(self, order: Mapping[str, Any]) -> None:
+        """Tells the others to train a stage with this process."""
 
     def gradients(
         self, stepper: Stepper, batch: Batch, weight: float, *, micro_rows: int | None, step: int

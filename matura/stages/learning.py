@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Data:
     validation: Mapping[str, Shard]
     counts: Mapping[str, Any]
 
+    @property
+    def sha256(self) -> str:
+        """One hash of all shards, in their order."""
+        shards = [part.shard for part in self.parts] + list(self.validation.values())
+        return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+
 
 def learn(
     stage: StageKind,
@@ -71,10 +78,17 @@ def learn(
     from matura.learn.objectives.next_token import NextToken
     from matura.learn.redlines import RedLines
     from matura.learn.step import Stepper, yet_to_compile
+    from matura.learn.team import Team
 
     template = Template(Tokenizer.load(parents["tokenizer"] / "model"))
     prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
+    team = context.team or Team()
+    team.call(context.order)
+    if team.leads:
+        make_data(stage, work / "data", template, context)
+    team.share(lambda: None)  # the others wait until the data is there
     data = gather(stage, train, work, parents, context, template)
+    team.same("data", data.sha256)
     own = data.parts[: len(stage.mixture)]
     check_data(stage.name, template, own)
     tokens = resolved(stage.name, train, own, context.model.sequence_length + 1)
@@ -112,9 +126,12 @@ def learn(
         gold=Gold(stage.gold.mean_rise_at_most, stage.gold.source_rise_at_most),
         lines=RedLines(model.config.vocab_size, unigram_nats(data.parts)),
         begin=lambda: look.begin(None if weigh_tags else parents.get(context.start or "")),
+        team=team,
     )
+    team.at("exams", bounded=False)
     extra = notes | prompts_for_record(stage.eval_prompts, prompts)
-    _save(model, template, work)
+    if team.leads:
+        _save(model, template, work)
     if fitted.steps < settings.steps:
         report = feed.report(fitted.steps * rows)
     read = report["tokens"] * fitted.steps * rows / report["rows"]  # padding is not counted

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
@@ -23,6 +23,9 @@ from matura.stages.gold import Gold
 from matura.stages.loading import sampler_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
 from matura.talk.rollout import Sampler
+
+if TYPE_CHECKING:
+    from matura.learn.team import Team
 
 NOT_STAGES = (
     "stage",
@@ -56,6 +59,10 @@ class Context:
     ledger: Ledger
     exams: tuple[Exam, ...] = ()
     """Of all stages: what is found in text is not trained on if it holds their items."""
+    team: Team | None = None
+    """Who trains together, if it is more than this process."""
+    order: Mapping[str, Any] = field(default_factory=dict)
+    """What the others of the team must know to train this stage too."""
 
 
 @dataclass(frozen=True)

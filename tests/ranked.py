@@ -1,0 +1,128 @@
+"""Processes that train the tiny model together: `started` runs this file once for each rank.
+
+A rank does the tasks it is told to, one after the other in one team, and writes what came of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny import numbered, settings, trained
+
+from matura.core.errors import MaturaError
+from matura.learn.parallel import Ranks
+from matura.learn.rendezvous import meet
+from matura.learn.team import Team
+
+STEPS, ROWS = 16, 8
+EXAMS = {5: 0.5, 10: 0.9, 15: 0.6, 16: 0.6}
+TIMEOUT_S = 150.0
+
+
+def run(folder: Path, team: Team, until: int = STEPS) -> dict[str, Any]:
+    """The tiny run in that folder, interrupted before step `until`: its losses and weights."""
+
+    def batches(step: int) -> Any:
+        if step == until:
+            raise KeyboardInterrupt
+        return numbered(step, rows=ROWS)
+
+    how = settings(STEPS)
+    try:
+        found = trained(folder, how, batches=batches, exams=EXAMS, team=team)
+    except KeyboardInterrupt:
+        return {"stopped": until}
+    weights = b"".join(found.weights[name] for name in sorted(found.weights))
+    return {
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "weights": torch.frombuffer(bytearray(weights), dtype=torch.float32).tolist(),
+        "losses": {str(step): loss for step, loss in found.losses.items()},
+        "best": found.fitted.best_step,
+    }
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(rank: int, size: int, port: int, **more: str) -> dict[str, str]:
+    """What `torchrun` would tell a rank, and one thread."""
+    here = Path(__file__).parent
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{here.parent}{os.pathsep}{here}",
+        **more,
+    }
+
+
+def started(
+    size: int, tasks: Sequence[Mapping[str, Any]], folder: Path, **more: str
+) -> list[subprocess.Popen[str]]:
+    """One process a rank, at work."""
+    port = free_port()
+    spelled = json.dumps([dict(task) for task in tasks])
+    return [
+        subprocess.Popen(
+            [sys.executable, __file__, spelled, str(folder)],
+            env=environment(rank, size, port, **more),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def done(size: int, tasks: Sequence[Mapping[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
+    """What each rank made of each task."""
+    ranks = started(size, tasks, folder)
+    said = [rank.communicate(timeout=TIMEOUT_S)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * size, said
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
+
+
+def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
+    team = teams[task.get("exact", False)]
+    match task["do"]:
+        case "run":
+            return run(Path(task["folder"]), team, task.get("until", STEPS))
+        case "compare":
+            try:
+                team.compare(task["facts"][team.rank])
+            except MaturaError as problem:
+                return {"refused": str(problem)}
+            return {}
+    raise ValueError(task["do"])
+
+
+def main() -> None:
+    """One rank."""
+    tasks, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
+    with Ranks(meet(), exact=False, tell=partial(print, file=sys.stderr)) as team:
+        found = []
+        for task in tasks:
+            team.exact = task.get("exact", False)
+            found.append(_do(task, {team.exact: team}))
+        (folder / f"rank-{team.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
