@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ import typer
 
 from matura.cli import out
 from matura.cli.climbing import Json
-from matura.cli.reading import Each, Encoding, Layout, Suffix, spelled
+from matura.cli.reading import by_source, spelled
 
 if TYPE_CHECKING:
     from matura.data.preparation import Found
@@ -28,11 +28,27 @@ Size = Annotated[
 ]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option(metavar="KIND", help="code, prose, qa …, one after the other; repeat it."),
+    typer.Option(metavar="[NAME=]KIND", help="code, prose, qa …, one after the other; repeat it."),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Of the cleaner, where there is one."),
+    typer.Option("--set", metavar="[NAME=]KEY=VALUE", help="Of the cleaner, where there is one."),
+]
+Suffixes = Annotated[
+    list[str] | None,
+    typer.Option("--suffix", metavar="[NAME=].SUFFIX", help="Of files in a folder; repeat it."),
+]
+Encodings = Annotated[
+    list[str] | None,
+    typer.Option("--encoding", metavar="[NAME=]ENCODING", help="Of text files; utf-8 if absent."),
+]
+Layouts = Annotated[
+    list[str] | None,
+    typer.Option("--layout", metavar="[NAME=]LAYOUT", help="Of JSON rows: '{q}\\n{a}'."),
+]
+Lists = Annotated[
+    list[str] | None,
+    typer.Option("--each", metavar="[NAME=]FIELD", help="The list that --layout spells."),
 ]
 Threshold = Annotated[float, typer.Option(min=0.3, max=1, help="How alike near duplicates are.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Leave near duplicates in.")]
@@ -56,10 +72,10 @@ def prepare(
     vocab_size: Size = None,
     clean: Kinds = None,
     settings: Settings = None,
-    suffix: Suffix = None,
-    encoding: Encoding = "utf-8",
-    layout: Layout = None,
-    each: Each = None,
+    suffix: Suffixes = None,
+    encoding: Encodings = None,
+    layout: Layouts = None,
+    each: Lists = None,
     threshold: Threshold = 0.8,
     exact: Exact = False,
     against: Items = None,
@@ -72,6 +88,8 @@ def prepare(
 
     Run again, it goes on where it stopped; the result is the same bytes whatever the workers and
     the engine. A recipe trains on it with {kind: corpus, path: FOLDER}.
+
+    What is said of how to read and clean is said of all sources, with NAME= in front of that one.
     """
     from matura.core.errors import RecipeError
     from matura.core.ledger import Ledger
@@ -84,7 +102,17 @@ def prepare(
     if (tokenizer is None) == (vocab_size is None):
         raise RecipeError("give --tokenizer or --vocab-size, one of the two")
     wanted = Wanted(
-        sources=_found(paths, clean or (), settings or (), suffix or (), encoding, layout, each),
+        sources=_found(
+            paths,
+            {
+                "--clean": clean or (),
+                "--set": settings or (),
+                "--suffix": suffix or (),
+                "--encoding": encoding or (),
+                "--layout": layout or (),
+                "--each": each or (),
+            },
+        ),
         tokenizer=_folder(tokenizer) if tokenizer else NewTokenizer(vocab_size=vocab_size or 0),
         duplicates=Duplicates(threshold=threshold, near=not exact),
         against=tuple(against or ()),
@@ -112,34 +140,52 @@ def prepare(
         out.tell(f"{into}: a recipe trains on it with {{kind: corpus, path: {into}}}")
 
 
-def _found(
-    paths: Sequence[str],
-    kinds: Sequence[str],
-    settings: Sequence[str],
-    suffixes: Sequence[str],
-    encoding: str,
-    layout: str | None,
-    each: str | None,
-) -> tuple[Found, ...]:
-    """The sources by their names, each with its cleaners."""
+def _found(paths: Sequence[str], options: Mapping[str, Sequence[str]]) -> tuple[Found, ...]:
+    """The sources by their names, each read and cleaned as the options say of it.
+
+    Raises:
+        RecipeError: an option cannot be, or is of a source that is not there.
+    """
     from matura.core.errors import RecipeError
     from matura.data.corpus import source_at
-    from matura.data.preparation import NAME, Found
+    from matura.data.preparation import Found
     from matura.ladder.settled import cleaner_of
 
-    if settings and len(kinds) != 1:
-        raise RecipeError(f"--set is for one cleaner; there are {len(kinds)}: use a recipe")
-    cleaners = tuple(cleaner_of(kind, settings) for kind in kinds)
+    named = [_named(path) for path in paths]
+    names = [name for name, _ in named]
+    told = {option: by_source(option, given, names) for option, given in options.items()}
     found = []
-    for asked in paths:
-        name, given, path = asked.partition("=")
-        if not given or not re.fullmatch(NAME, name):
-            path = asked
-            stem = Path(asked).resolve().name.split(".")[0].lower()
-            name = re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "text"
-        source = source_at(Path(path), suffixes, encoding, layout=spelled(layout), each=each)
-        found.append(Found(name[:64], source, cleaners))
+    for name, path in named:
+        kinds, settings = told["--clean"][name], told["--set"][name]
+        if settings and len(kinds) != 1:
+            raise RecipeError(
+                f"--set is for one cleaner; {name} has {len(kinds)}: use a recipe, or --set "
+                "NAME=KEY=VALUE for one source"
+            )
+        encoding, layout, each = (
+            next(reversed(told[option][name]), None)
+            for option in ("--encoding", "--layout", "--each")
+        )
+        source = source_at(
+            path,
+            told["--suffix"][name],
+            encoding or "utf-8",
+            layout=spelled(layout),
+            each=each,
+        )
+        found.append(Found(name, source, tuple(cleaner_of(kind, settings) for kind in kinds)))
     return tuple(found)
+
+
+def _named(asked: str) -> tuple[str, Path]:
+    """A source's name, given or made of its path, and where it lies."""
+    from matura.data.preparation import NAME
+
+    name, given, path = asked.partition("=")
+    if given and re.fullmatch(NAME, name):
+        return name, Path(path)
+    stem = Path(asked).resolve().name.split(".")[0].lower()
+    return (re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "text")[:64], Path(asked)
 
 
 def _folder(path: Path) -> Path:

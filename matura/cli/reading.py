@@ -21,6 +21,32 @@ Suffix = Annotated[
 Encoding = Annotated[str, typer.Option(help="Of text files.")]
 Layout = Annotated[str | None, typer.Option(help="Of JSON rows: '{question}\\n{answer}'.")]
 Each = Annotated[str | None, typer.Option(help="The list in a JSON row that --layout spells.")]
+UNNAMED = ("--clean", "--suffix", "--encoding", "--each")
+"""Options whose values hold no `=` of their own."""
+
+
+def by_source(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """What an option says to each source: `NAME=VALUE` to that one alone, and instead of what is
+    said to all. `NAME=` is nothing at all.
+
+    Raises:
+        RecipeError: no source is called so.
+    """
+    from matura.core.errors import RecipeError
+    from matura.core.leaves import did_you_mean
+
+    whole: list[str] = []
+    own: dict[str, list[str]] = {}
+    for value in given:
+        name, named, rest = value.partition("=")
+        if named and name in names:
+            own.setdefault(name, []).append(rest)
+        elif named and option in UNNAMED:
+            known = did_you_mean(name, names)
+            raise RecipeError(f"{option} {value}: no source is called {name!r}{known}")
+        else:
+            whole.append(value)
+    return {name: [value for value in own.get(name, whole) if value] for name in names}
 
 
 def spelled(layout: str | None) -> str | None:

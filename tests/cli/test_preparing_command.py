@@ -105,6 +105,46 @@ def test_bad_options_are_one_line(
     assert not (tmp_path / "corpus").exists()
 
 
+def test_each_source_may_be_read_and_cleaned_in_its_own_way(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "old").mkdir()
+    for n in range(12):
+        lines = "\n".join(f"value_{n}_{k} = compute({k * n})" for k in range(9))
+        (tmp_path / f"src/{n}.py").write_text(f"# Copyright (c) somebody.\n\n{lines}\n")
+        (tmp_path / f"src/{n}.c").write_text(f"int value_{n};\n")
+        words = " ".join(f"caf\xe9{n * 30 + k}" for k in range(30))
+        (tmp_path / f"old/{n}.txt").write_bytes(words.encode("latin-1"))
+    rows = [{"q": f"Number {n} and {n}?", "a": f"That is {2 * n}."} for n in range(12)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words: list[object] = ["data", "prepare", f"code={tmp_path / 'src'}", f"old={tmp_path / 'old'}"]
+    words += [f"qa={tmp_path / 'qa.jsonl'}", "--into", tmp_path / "corpus", "--exact", "--json"]
+    words += ["--vocab-size", 400, "--workers", 1, "--clean", "pii", "--clean", "code=code"]
+    words += ["--set", "code=min_lines=5", "--suffix", "code=.py", "--encoding", "old=latin-1"]
+    words += ["--layout", "qa={q}\\n={a}", "--clean", "old="]
+    said = call(words)
+    assert said.code == 0, said.err
+    asked = json.loads((tmp_path / "corpus/record.json").read_text())["asked"]["sources"]
+    kinds = {name: [one["kind"] for one in source["cleaners"]] for name, source in asked.items()}
+    assert kinds == {"code": ["code"], "old": [], "qa": ["pii"]}
+    assert asked["code"]["cleaners"][0]["min_lines"] == 5
+    told = json.loads(said.out)["sources"]
+    assert {name: one["read"] for name, one in told.items()} == dict.fromkeys(asked, 12)
+    held = {
+        name: json.loads(path.read_text().splitlines()[0])["text"]
+        for name in asked
+        if (path := tmp_path / f"corpus/{name}.heldout.jsonl")
+    }
+    assert "Copyright" not in held["code"]
+    assert "caf\xe9" in held["old"]
+    assert "?\n=That is" in held["qa"]
+    for wrong, reason in (
+        (["--clean", "coed=code"], "no source is called 'coed' (did you mean 'code'?)"),
+        (["--set", "qa=typo=1"], "cleaner pii: typo"),
+    ):
+        bad = call([*words, "--rebuild", *wrong])
+        assert (bad.code, reason in bad.err) == (2, True), bad.err
+
+
 @pytest.mark.parametrize(
     "words",
     [
