@@ -65,10 +65,10 @@ class Decoding:
             self._head = self._table if tied else model.lm_head.weight.to(dtype)
             self._last = model.model.norm.weight.detach().to(dtype)
             self._layers = [self._laid_out(block) for block in model.model.layers]  # type: ignore[arg-type]
-            cos, sin = model.cos_SD, model.sin_SD
+            cos, sin = model.get_buffer("cos_SD"), model.get_buffer("sin_SD")
             half = self.config.head_width // 2
-            signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)  # type: ignore[index]
-            self._cos_SD, self._sin_SD = cos.to(dtype), signed.to(dtype)  # type: ignore[operator]
+            signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+            self._cos_SD, self._sin_SD = cos.to(dtype), signed.to(dtype)
 
     def step(self, ids_B: Tensor, places: list[int], cache: Cache) -> Tensor:
         """Logits BV, fp32, after one more id in each row, at its own place; the cache is written
