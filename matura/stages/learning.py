@@ -30,6 +30,7 @@ from matura.stages.horizon import (
 )
 from matura.stages.leaks import exam_index, found_text, leaks, refuse_leaks
 from matura.stages.loading import held_out_documents
+from matura.stages.overlap import note_shared
 from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
 from matura.stages.redlines import check_data, check_tokenizer, unigram_nats
@@ -266,6 +267,7 @@ def make_data(
             for line in leaks(made.examined):
                 context.ledger.say(f"{stage.name}: {part.title}: {line}")
             counts[part.title] = {**made.as_dict(), **about(part.source), "share": part.share}
+        note_shared(stage, folder, counts, context.ledger.say)
         replace_atomically(folder / BUILT, counts)
     return _built(folder)
 
