@@ -228,10 +228,21 @@ class Ranks(Team):
             more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
             raise RankError(f"the processes differ in {'; in '.join(lines[:5])}{more}")
 
-    def call(self, order: Mapping[str, Any]) -> None:
-        """Tells the others to train a stage with this process; they heard it already."""
-        if self.leads:
-            self.tell({"train": dict(order)})
+    def ready(self, order: Mapping[str, Any], make: Callable[[], object]) -> None:
+        """The others are told to train a stage too, and wait until the leader has made what it
+        reads; they are here because they heard that."""
+        if not self.leads:
+            self.hear()
+            return
+        self.tell({"train": dict(order)})
+        self.at("data", bounded=False)
+        make()
+        self.tell(True)
+
+    def done(self) -> bool:
+        """A stage is trained; whether this process goes on with it."""
+        self.at("exams", bounded=False)
+        return self.leads
 
     def tell(self, value: Any) -> None:
         """Says a JSON value to all others."""

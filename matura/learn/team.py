@@ -54,8 +54,14 @@ class Team:
     def at(self, section: str, step: int | None = None, *, bounded: bool = True) -> None:
         """Notes what this process does now, for the others; `bounded` if it should end soon."""
 
-    def call(self, order: Mapping[str, Any]) -> None:
-        """Tells the others to train a stage with this process."""
+    def ready(self, order: Mapping[str, Any], make: Callable[[], object]) -> None:
+        """The others are told to train a stage too, and wait until the leader has made what it
+        reads."""
+        make()
+
+    def done(self) -> bool:
+        """A stage is trained; whether this process goes on with it: saves it and sits exams."""
+        return True
 
     def gradients(
         self, stepper: Stepper, batch: Batch, weight: float, *, micro_rows: int | None, step: int

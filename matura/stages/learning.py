@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from matura.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from matura.learn.batch import Batch, Positions
+    from matura.learn.loop import Fitted
     from matura.models.decoder import Decoder
 
 BUILT = "built.json"
@@ -54,12 +54,6 @@ class Data:
     parts: tuple[Part, ...]
     validation: Mapping[str, Shard]
     counts: Mapping[str, Any]
-
-    @property
-    def sha256(self) -> str:
-        """One hash of all shards, in their order."""
-        shards = [part.shard for part in self.parts] + list(self.validation.values())
-        return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
 
 
 def learn(
@@ -84,12 +78,9 @@ def learn(
     template = Template(Tokenizer.load(parents["tokenizer"] / "model"))
     prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
     team = context.team or Team()
-    team.call(context.order)
-    if team.leads:
-        make_data(stage, work / "data", template, context)
-    team.share(lambda: None)  # the others wait until the data is there
+    team.ready(context.order, lambda: make_data(stage, work / "data", template, context))
     data = gather(stage, train, work, parents, context, template)
-    team.same("data", data.sha256)
+    team.same("data", " ".join(part.shard.sha256[:12] for part in data.parts))
     own = data.parts[: len(stage.mixture)]
     check_data(stage.name, template, own)
     tokens = resolved(stage.name, train, own, context.model.sequence_length + 1)
@@ -129,9 +120,8 @@ def learn(
         begin=lambda: look.begin(None if weigh_tags else parents.get(context.start or "")),
         team=team,
     )
-    team.at("exams", bounded=False)
     extra = notes | prompts_for_record(stage.eval_prompts, prompts)
-    if team.leads:
+    if team.done():
         _save(model, template, work)
     if fitted.steps < settings.steps:
         report = feed.report(fitted.steps * rows)
@@ -139,18 +129,22 @@ def learn(
     return Made(
         tokens=round(read),
         shares={name: part["share_got"] for name, part in report["parts"].items()},
-        numbers={
-            "mixture": report,
-            "data": data.counts,
-            "steps": fitted.steps,
-            "best_step": fitted.best_step,
-            "gold": dict(fitted.gold),
-            "validation": fitted.best.losses,
-            "parameters": model.config.parameters,
-            "compute": str(compute),
-            **extra,
-        },
+        numbers=_numbers(fitted, data, report)
+        | {"parameters": model.config.parameters, "compute": str(compute)}
+        | extra,
     )
+
+
+def _numbers(fitted: Fitted, data: Data, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says of the training."""
+    return {
+        "mixture": report,
+        "data": data.counts,
+        "steps": fitted.steps,
+        "best_step": fitted.best_step,
+        "gold": dict(fitted.gold),
+        "validation": fitted.best.losses,
+    }
 
 
 def _feed(stage: StageKind, data: Data, tokens: int, template: Template, context: Context) -> Feed:
