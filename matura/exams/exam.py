@@ -227,7 +227,7 @@ def settings(exam: Exam, hall: Hall) -> dict[str, Any]:
     return {
         **plain(exam),
         "better": exam.better,
-        "dialect": hall.sampler.template.dialect.name,
+        "dialect": hall.sampler.template.name,
         "purpose": hall.purpose,
         "seed": hall.seed,
         "temperature": 0.0,

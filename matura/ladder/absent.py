@@ -15,6 +15,7 @@ from matura.data.sources.stdlib import Stdlib
 from matura.data.split import content_key
 from matura.stages.origin import model_folder, refuse_other_tokenizer
 from matura.stages.parts import TokenizerSpec
+from matura.text.folder import tokenizer_in
 from matura.text.tokenizer import Tokenizer
 
 STAND_IN_BYTES = 1_500_000
@@ -44,7 +45,7 @@ def given_tokenizer(model: Path, spec: TokenizerSpec, absent: Absent) -> Tokeniz
     """The tokenizer of a given model; one of its kind, made of other text, if that is not here."""
     try:
         refuse_other_tokenizer(model, spec)
-        return Tokenizer.load(model_folder(model))
+        return tokenizer_in(model_folder(model))
     except NotHereError:
         if absent == "refuse":
             raise

@@ -22,6 +22,8 @@ from matura.ladder.machine import peak_rss_bytes
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import sampled_parts
 from matura.ladder.trial import Trial
+from matura.stages.given import given_model
+from matura.stages.origin import model_folder
 from matura.stages.parts import Train
 from matura.stages.stage import StageKind
 
@@ -85,9 +87,15 @@ class _Bench:
 
 
 def shape_of(recipe: Recipe, vocab_size: int) -> DecoderConfig:
-    """The decoder that the recipe's model is."""
+    """The decoder that the recipe's model is: that of the model it goes on from, where that is
+    here."""
+    from matura.models.config import read_config
     from matura.models.decoder import DecoderConfig
 
+    given = given_model(recipe.stages)
+    if given is not None and given.model is not None and given.model.exists():
+        own = read_config(model_folder(given.model))
+        return own.model_copy(update={"sequence_length": recipe.model.sequence_length})
     spec = recipe.model.model_dump()
     spec["kv_heads"] = spec["kv_heads"] or spec["heads"]
     return DecoderConfig(vocab_size=vocab_size, **spec)

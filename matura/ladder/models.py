@@ -14,6 +14,7 @@ from matura.core.leaves import did_you_mean
 from matura.core.store import RECORD, Folder, sha256_of
 from matura.ladder.transcript import RECIPE, last_passed
 from matura.stages.loading import sampler_of, template_of
+from matura.text.imported import HF
 from matura.text.template import Template
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ class Found:
     def speaks(self) -> Literal["chat", "text"]:
         """Whether it was taught to answer, or only to go on with a text."""
         if self.stage is None:
+            return "chat" if self.template().chats else "text"
+        kind = self.stage.record.get("asked", {}).get("stage", {}).get("kind")
+        if kind not in ("pretrain", "given") or self._chatted():
             return "chat"
-        asked = self.stage.record.get("asked", {})
-        kinds = [asked.get("stage", {}).get("kind")]
-        return "text" if kinds[0] in ("pretrain", "given") and not self._chatted() else "chat"
+        template = self.template()
+        # who made it taught it to chat, if it came with a chat template of its own
+        return "chat" if kind == "given" and template.name == HF and template.chats else "text"
 
     def _chatted(self) -> bool:
         """Whether some stage below this one taught chat."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from matura.core.errors import RecipeError
+from matura.core.errors import DataError, RecipeError, StoreError
 from matura.core.record import Frozen
-from matura.ladder import sense, spelling
+from matura.ladder import sense, spelling, start
 from matura.ladder.lines import Place, Spelled, parse, read
 from matura.ladder.lines import spell as spell_yaml
 from matura.ladder.scale import scaled
@@ -121,6 +121,11 @@ def understand(spelled: Spelled, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(value, dict):
         raise RecipeError(f"{spelled.where}:1: a recipe is a mapping with 'name', 'stages' …")
     try:
+        value, count = start.expanded(value)
+    except (DataError, RecipeError, StoreError) as problem:
+        at = ("model", start.FROM)
+        raise RecipeError(_located(spelled, origins, at, str(problem))) from None
+    try:
         recipe = Recipe.model_validate(value)
     except ValidationError as problem:
         found = spelling.complaints(problem, Recipe, value)
@@ -130,7 +135,8 @@ def understand(spelled: Spelled, overrides: Sequence[str] = ()) -> Recipe:
         )
         if not found:
             return recipe
-    lines = [_located(spelled, origins, place, reason) for place, reason in found]
+    own = [(start.before(place, count), reason) for place, reason in found]
+    lines = [_located(spelled, origins, place, reason) for place, reason in own]
     shown = list(dict.fromkeys(lines))[:ERRORS_SHOWN]
     raise RecipeError("\n".join(shown))
 
@@ -150,4 +156,12 @@ def spell(recipe: Recipe) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
+    whole = Recipe.model_json_schema()
+    model = whole["$defs"][ModelSpec.__name__]
+    model["properties"][start.FROM] = {"type": "string", "description": start.HELP}
+    model.setdefault("anyOf", [{"required": model.pop("required", [])}])
+    given = {"required": [start.FROM]}
+    model["anyOf"].append(given)
+    whole["required"].remove("tokenizer")
+    whole["anyOf"] = [{"required": ["tokenizer"]}, {"properties": {"model": given}}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | whole

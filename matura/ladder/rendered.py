@@ -46,7 +46,8 @@ def template_for(dialect: str | None, model: Found | None) -> Template:
         DataError: the model's tokenizer lacks the dialect's tags.
     """
     if model is not None:
-        return Template(model.template().tokenizer, dialect)
+        own = model.template()
+        return own if dialect is None else Template(own.tokenizer, dialect)
     if dialect is None:
         raise RecipeError("--messages needs --dialect NAME or --model MODEL to be rendered with")
     return Template(Tokenizer.bytes_only(dialect))

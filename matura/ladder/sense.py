@@ -41,6 +41,8 @@ def complaints(
 
 
 def _tokenizer(spec: TokenizerSpec) -> Iterator[Complaint]:
+    if spec.kind == "hf":
+        return  # it is as it is, and is held against the model itself
     try:
         tags = len(dialect_named(spec.dialect).tag_list(spec.spare))
     except RecipeError as problem:

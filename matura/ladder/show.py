@@ -26,10 +26,10 @@ from matura.stages.given import Given
 from matura.stages.horizon import horizon, laid_out, policy_of
 from matura.stages.parts import Train
 from matura.stages.stage import StageKind
+from matura.text.folder import template_in
 from matura.text.pack import Counted, pieces
 from matura.text.shards import Shard
 from matura.text.template import Template
-from matura.text.tokenizer import Tokenizer
 
 BATCH_ROWS = 4
 
@@ -163,7 +163,7 @@ def show_run(run: Path, stage: str | None = None) -> Shown:
     chosen = _stage(recipe, stage, with_data[-1])
     if chosen.name not in made:
         raise StoreError(f"{run}: {chosen.name} is not made yet; made are {', '.join(with_data)}")
-    template = Template(Tokenizer.load(made["tokenizer"].path / "model"))
+    template = template_in(made["tokenizer"].path / "model")
     parts = _trained_parts(run, made[chosen.name], chosen, recipe, template)
     asked = _mixture(made[chosen.name])["tokens_asked"]
     return Shown(

@@ -30,6 +30,7 @@ from matura.ladder.absent import Absent, declared, given_tokenizer, stand_in
 from matura.ladder.recipe import Recipe
 from matura.stages.horizon import weights_of
 from matura.stages.parts import Part
+from matura.text.folder import template_of
 from matura.text.shards import Shard
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -124,7 +125,7 @@ def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
     seen: dict[str, _Read] = {}
     tokenizer, seconds, times = _tokenizer(recipe, seen, absent)
     ids = tokenizer.vocab_size if times <= 1 else recipe.tokenizer.vocab_size
-    trial = Trial(Template(tokenizer), seconds, ids)
+    trial = Trial(template_of(tokenizer), seconds, ids)
     for stage in recipe.stages:
         template = trial.template.weighing(weights_of(stage))
         for part in stage.mixture:

@@ -18,17 +18,14 @@ from matura.core.disk import telling
 from matura.core.store import sha256_of
 from matura.stages.learning import make_data
 from matura.stages.origin import (
-    CONFIG,
     MODEL,
-    TOKENIZER,
-    WEIGHTS,
+    model_files,
     model_folder,
     record_of,
     refuse_other_shape,
 )
 from matura.stages.stage import Context, Made, StageKind
-from matura.text.template import Template
-from matura.text.tokenizer import Tokenizer
+from matura.text.folder import template_in
 
 KEPT = (".json", ".jinja", ".safetensors")
 """Endings of what makes a model; whatever else lies beside it is not copied."""
@@ -71,8 +68,7 @@ class Given(StageKind):
         if self.model is None:
             return {}
         folder = model_folder(self.model)
-        files = (CONFIG, TOKENIZER, WEIGHTS)
-        return {"given model": {name: sha256_of(folder / name) for name in files}}
+        return {"given model": {name: sha256_of(folder / name) for name in model_files(folder)}}
 
     def seen_tokens(self) -> dict[str, int]:
         """The tokens that the model was trained on, by origin; empty if nobody says."""
@@ -85,7 +81,7 @@ class Given(StageKind):
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
         """The data as shards in `work/data`, the model in `work/model`."""
-        template = Template(Tokenizer.load(parents["tokenizer"] / MODEL))
+        template = template_in(parents["tokenizer"] / MODEL)
         numbers: dict[str, Any] = {}
         if self.mixture:
             numbers["data"] = make_data(self, work / "data", template, context)

@@ -34,9 +34,9 @@ from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
 from matura.stages.redlines import check_data, check_tokenizer, unigram_nats
 from matura.stages.stage import Context, Made, StageKind
+from matura.text.folder import template_in
 from matura.text.shards import Shard
 from matura.text.template import Template
-from matura.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from matura.learn.batch import Batch, Positions
@@ -75,7 +75,7 @@ def learn(
     from matura.learn.step import Stepper, yet_to_compile
     from matura.learn.team import Team
 
-    template = Template(Tokenizer.load(parents["tokenizer"] / "model"))
+    template = template_in(parents["tokenizer"] / "model")
     prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
     team = context.team or Team()
     team.ready(context.order, lambda: make_data(stage, work / "data", template, context))
@@ -176,6 +176,7 @@ def _save(model: Decoder, template: Template, work: Path) -> None:
         bos_id=template.bos_id,
         stop_ids=tuple(sorted(template.stop_ids)),
         pad_id=template.pad_id,
+        generation=template.generation,
     )
     template.tokenizer.save(work / "model")
 

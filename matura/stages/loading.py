@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from matura.core.errors import StoreError
 from matura.core.types import Document
 from matura.data.held import held_out
+from matura.text.folder import template_in
 from matura.text.template import Template
-from matura.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from matura.talk.sampler import TorchSampler
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def template_of(model_folder: Path) -> Template:
     """The chat template that travels with a model or a tokenizer."""
-    return Template(Tokenizer.load(model_folder))
+    return template_in(model_folder)
 
 
 def sampler_of(model_folder: Path) -> TorchSampler:

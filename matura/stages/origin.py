@@ -10,9 +10,12 @@ from matura.core.disk import read_json
 from matura.core.errors import DataError, NotHereError, RecipeError
 from matura.core.store import RECORD
 from matura.stages.parts import ModelSpec, TokenizerSpec
-from matura.text.tokenizer import Tokenizer
+from matura.text.folder import tokenizer_in
+from matura.text.imported import ImportedTokenizer, is_imported
 
 MODEL, WEIGHTS, CONFIG, TOKENIZER = "model", "model.safetensors", "config.json", "tokenizer.json"
+TOLD = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+"""What says how to speak with a model that somebody else made."""
 
 
 def model_folder(path: Path) -> Path:
@@ -28,29 +31,39 @@ def model_folder(path: Path) -> Path:
             "one of its stages (runs/NAME/STAGE@1)"
         )
     for folder in (path / MODEL, path):
-        if all((folder / name).is_file() for name in (CONFIG, TOKENIZER, WEIGHTS)):
+        weighed = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+        if weighed and all((folder / name).is_file() for name in (CONFIG, TOKENIZER)):
             return folder
     if stages := sorted(at.parent.name for at in path.glob(f"*@*/{RECORD}")):
         raise DataError(f"{path}: a run; name the stage to go on from: {', '.join(stages)}")
     raise DataError(f"{path}: no model; expected {CONFIG}, {TOKENIZER} and {WEIGHTS}")
 
 
+def model_files(folder: Path) -> tuple[str, ...]:
+    """The files that make a given model what it is."""
+    weights = sorted(found.name for found in folder.glob("model*.safetensors*"))
+    told = [name for name in TOLD if (folder / name).is_file()] if is_imported(folder) else []
+    return (CONFIG, TOKENIZER, *weights, *told)
+
+
 def spec_of(path: Path) -> tuple[ModelSpec, TokenizerSpec]:
     """A given model's shape and tokenizer, as a recipe spells them.
 
     Raises:
-        StoreError: it is of a make that Matura does not know.
+        StoreError: it is of a make that Matura does not know, or its weights are pickled.
     """
     from matura.models import hf
 
     folder = model_folder(path)
-    shape, tokenizer = hf.read_config(folder), Tokenizer.load(folder)
+    hf.weight_files(folder)
+    shape, tokenizer = hf.read_config(folder), tokenizer_in(folder)
     fields = {name for name, field in ModelSpec.model_fields.items() if not field.exclude}
     told: dict[str, Any] = {name: getattr(shape, name) for name in fields}
     model = ModelSpec(
         **told | {"head_dim": shape.head_width, "intermediate_size": shape.inner_width}
     )
     return model, TokenizerSpec(
+        kind="hf" if isinstance(tokenizer, ImportedTokenizer) else "bpe",
         vocab_size=tokenizer.vocab_size,
         dialect=tokenizer.dialect,
         split=tokenizer.cut,
@@ -91,7 +104,7 @@ def refuse_other_tokenizer(path: Path, asked: TokenizerSpec) -> None:
     _, found = spec_of(path)
     other = [
         f"{name} {getattr(found, name)!r} (the recipe's is {getattr(asked, name)!r})"
-        for name in ("vocab_size", "dialect", "split", "spare")
+        for name in ("kind", "vocab_size", "dialect", "split", "spare")
         if getattr(found, name) != getattr(asked, name)
     ]
     if other:

@@ -148,11 +148,12 @@ class Replay(Frozen):
 
 
 class TokenizerSpec(Frozen):
-    """Byte-level BPE, trained on the recipe's own text."""
+    """Byte-level BPE, trained on the recipe's own text; or that of a model somebody made."""
 
     model_config = ConfigDict(defer_build=True)
 
-    kind: Literal["bpe"] = "bpe"
+    kind: Literal["bpe", "hf"] = "bpe"
+    """`hf`: of the model that the recipe goes on from, as it is."""
     vocab_size: int = Field(ge=257, le=1_000_000)
     """All ids: the 256 bytes, the merges, the control tags and the spare ones."""
     dialect: str = "matura"

@@ -23,8 +23,8 @@ from matura.core.store import RECORD
 from matura.core.types import Item, Score
 from matura.data.mixture import Part
 from matura.exams.tag_leak import leaked
+from matura.text.folder import tokenizer_in
 from matura.text.template import Template
-from matura.text.tokenizer import Tokenizer
 
 EXAMPLES = 200
 """Of each source, looked at before the first step."""
@@ -125,7 +125,7 @@ def _text(ids: np.ndarray, template: Template) -> str:
 
 def check_tokenizer(stage: str, parent: Path, template: Template) -> None:
     """Raises RedLine if the parent's model learned other ids than this stage's."""
-    own = Tokenizer.load(parent / "model")
+    own = tokenizer_in(parent / "model")
     if own.sha256 == template.tokenizer.sha256:
         return
     ids, now = own.control, template.tokenizer.control

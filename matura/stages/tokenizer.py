@@ -22,6 +22,7 @@ from matura.data.split import split_of
 from matura.stages.origin import TOKENIZER, model_folder, refuse_other_tokenizer
 from matura.stages.parts import Part, TokenizerSpec
 from matura.stages.stage import Context, Made, StageKind
+from matura.text.folder import tokenizer_in
 from matura.text.tokenizer import Tokenizer
 
 
@@ -84,7 +85,7 @@ class TokenizerStage(StageKind):
 
     def _taken(self, model: Path, work: Path) -> Made:
         refuse_other_tokenizer(model, self.bpe)
-        tokenizer = Tokenizer.load(model_folder(model))
+        tokenizer = tokenizer_in(model_folder(model))
         tokenizer.save(work / "model")
         numbers = {
             "vocab_size": tokenizer.vocab_size,

@@ -160,7 +160,7 @@ class Agent:
     def _speak(self, talk: Talk, seed: int) -> Generator[Event, None, Generation]:
         """What the model samples next, its text passed on piece by piece."""
         template = self.sampler.template
-        opens, closes = call_tags(template)
+        opens, closes = template.call_ids, template.call_end_ids
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         ids: list[int] = []
         logprobs: list[float] = []
@@ -181,12 +181,3 @@ class Agent:
         if rest := utf8.decode(b"", final=True):
             yield Said(rest)
         return Generation(tuple(ids), tuple(logprobs), finish)
-
-
-def call_tags(template: Template) -> tuple[frozenset[int], frozenset[int]]:
-    """The control ids that open a call and those that close one."""
-    control, dialect = template.tokenizer.control, template.dialect
-    spans = [span for span in (dialect.call, dialect.bare) if span is not None]
-    opens = {control[tag] for span in spans for tag in span.open if tag in control}
-    closes = {control[tag] for span in spans for tag in span.close if tag in control}
-    return frozenset(opens), frozenset(closes)
