@@ -38,7 +38,16 @@ EXAMS_SEE = ("matura.talk.rollout",)
 """All that exams may know of talking: never a sampler, never a tool."""
 TORCH_ROOMS = ("matura.models", "matura.learn", "matura.talk.sampler")
 TORCH_INSIDE_FUNCTIONS = {"stages", "ladder", "cli", "report"}
-OPTIONAL = ("torch", "tensorboard", "transformers", "pyarrow", "tiktoken", "ray")
+OPTIONAL = (
+    "torch",
+    "tensorboard",
+    "transformers",
+    "pyarrow",
+    "tiktoken",
+    "ray",
+    "gguf",
+    "llama_cpp",
+)
 LATER = {
     ("stages/stage.py", "matura.stages.loading"): "loading a model, behind a stage's own method",
 }

@@ -18,6 +18,7 @@ import typer
 import matura
 from matura.cli import (
     climbing,
+    exporting,
     inspecting,
     looking,
     material,
@@ -44,6 +45,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (talking.chat, "matura chat runs/quickstart"),
     (talking.generate, "matura generate runs/quickstart --prompt 'What is 17 * 23?' --json"),
     (talking.exam, "matura exam runs/quickstart echo operators"),
+    (exporting.export, "matura export runs/quickstart --into quickstart-gguf --format gguf"),
     (material.lesson, "matura lesson echo gibberish=include --count 3"),
     (looking.schema, "matura schema > recipe.schema.json"),
 )
