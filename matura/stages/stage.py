@@ -35,6 +35,8 @@ NOT_STAGES = (
     "loading",
     "origin",
     "leaks",
+    "overlap",
+    "taken",
     "selection",
     "horizon",
     "gold",
