@@ -19,6 +19,7 @@ import matura
 from matura.cli import (
     climbing,
     exporting,
+    finding,
     inspecting,
     looking,
     material,
@@ -38,6 +39,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (climbing.run, "matura run recipes/quickstart.yaml --set seed=1"),
     (climbing.retry, "matura retry chat --replay base=+0.1 --tokens 2e6 --run runs/quickstart"),
     (climbing.plan, "matura plan recipes/quickstart.yaml --price 0.40"),
+    (finding.lr, "matura lr recipes/quickstart.yaml --stage base"),
     (climbing.status, "matura status runs/quickstart"),
     (looking.show, "matura show runs/quickstart --stage operators"),
     (looking.transcript, "matura transcript runs/quickstart --json"),

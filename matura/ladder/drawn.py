@@ -24,6 +24,7 @@ from matura.text.template import Template
 
 if TYPE_CHECKING:
     from matura.ladder.plan import Plan
+    from matura.ladder.rates import Sweep
 
 TRAINED, READ_ONLY, PADDING = "bold green", "dim", "dim italic"
 WEIGHTED = "bold magenta"
@@ -176,6 +177,24 @@ def drawn_plan(found: Plan) -> Group:
     seen += _dialled(found)
     warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
     return Group(table, *map(Text, [*lines, *seen, *absent]), *warnings)
+
+
+def drawn_sweep(found: Sweep) -> Group:
+    """A row for each try, then the suggestion as one can use it."""
+    told = found.as_dict()
+    title = f"{found.stage} of {found.recipe}, {found.start}: {found.steps} steps each"
+    table = Table("factor", title=title, title_justify="left")
+    for head in (*found.rates, "loss at the end"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for one in told["tried"]:
+        end = "" if one["end"] is None else f"{one['end']:.3f}"
+        note = one["stopped"] or ("worse than it began" if one["diverged"] else "")
+        chosen = one["factor"] == found.suggestion.factor
+        rates = (f"{rate:g}" for rate in one["rates"].values())
+        table.add_row(f"×{one['factor']:g}", *rates, end, "suggested" if chosen else note)
+    sets = " ".join(f"--set {line}" for line in found.sets())
+    return Group(table, Text(found.suggestion.why), *([Text(sets)] if sets else []))
 
 
 def _price(found: Plan) -> str:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from matura.core.disk import replace_atomically
 from matura.core.errors import StoreError
 from matura.core.rng import stream_seed
 from matura.core.store import Checkpoints
 from matura.data.build import build
-from matura.data.mixture import Feed, Part
+from matura.data.mixture import Feed
 from matura.data.source import about
 from matura.stages.evaluating import Evaluating, prompts_for_record
 from matura.stages.horizon import (
@@ -28,10 +25,10 @@ from matura.stages.horizon import (
     weights_of,
 )
 from matura.stages.leaks import exam_index, found_text, leaks, refuse_leaks
-from matura.stages.loading import held_out_documents
 from matura.stages.overlap import note_shared
 from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
+from matura.stages.ready import Data, Ready
 from matura.stages.redlines import check_data, check_tokenizer, unigram_nats
 from matura.stages.stage import Context, Made, StageKind
 from matura.text.folder import template_in
@@ -39,21 +36,11 @@ from matura.text.shards import Shard
 from matura.text.template import Template
 
 if TYPE_CHECKING:
-    from matura.learn.batch import Batch, Positions
     from matura.learn.loop import Fitted
     from matura.models.decoder import Decoder
 
 BUILT = "built.json"
 """Counts of the data in `data/`; written last, so that it tells whole data from half-made."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """A stage's tokens: what it made itself and what it replays."""
-
-    parts: tuple[Part, ...]
-    validation: Mapping[str, Shard]
-    counts: Mapping[str, Any]
 
 
 def learn(
@@ -66,37 +53,17 @@ def learn(
     weigh_tags: bool,
 ) -> Made:
     """Trains a stage's model in `work`, going on from whatever is there already."""
-    from matura.learn.compute import choose, keep_freed_memory
     from matura.learn.gold import Gold
     from matura.learn.loop import fit
-    from matura.learn.noise import Noise
-    from matura.learn.objectives.next_token import NextToken
     from matura.learn.redlines import RedLines
-    from matura.learn.step import Stepper, yet_to_compile
     from matura.learn.team import Team
 
-    template = template_in(parents["tokenizer"] / "model")
     prompts = () if stage.eval_prompts is None else load_prompts(stage.eval_prompts)
     team = context.team or Team()
-    team.ready(context.order, lambda: make_data(stage, work / "data", template, context))
-    data = gather(stage, train, work, parents, context, template)
-    team.same("data", " ".join(part.shard.sha256[:12] for part in data.parts))
-    own = data.parts[: len(stage.mixture)]
-    check_data(stage.name, template, own)
-    tokens = resolved(stage.name, train, own, context.model.sequence_length + 1)
-    feed = _feed(stage, data, tokens, template, context)
-    report = feed.report()
-    _tell(stage, context, data, report)
-    keep_freed_memory()
-    model, notes = _start(stage.name, context, parents, template, weigh_tags=weigh_tags)
-    compute = choose(flops_so_far(tokens, context, model))
-    model.to(compute.device)
-    wait = "; the first step is compiled first, up to a minute" if yet_to_compile(compute) else ""
-    context.ledger.say(f"{stage.name}: training on {compute}{wait}")
-    noise = Noise(train.neftune, context.seed, stage.name) if train.neftune else None
-    stepper = Stepper(model, NextToken(), compute, noise)
-    rows = max(1, train.batch_tokens // context.model.sequence_length)
-    settings = plan_fit(train, len(feed), rows, context.model.sequence_length, stage=stage.name)
+    ready = prepare(stage, train, work, parents, context, weigh_tags=weigh_tags)
+    template, data, feed, rows = ready.template, ready.data, ready.feed, ready.rows
+    stepper, settings, notes = ready.stepper, ready.settings, ready.notes
+    model, report = stepper.model, feed.report()
     look = Evaluating(
         stage,
         stepper,
@@ -109,7 +76,7 @@ def learn(
     )
     fitted = fit(
         stepper,
-        _batches(feed, rows, train.positions),
+        ready.batch,
         settings,
         scratch=context.start is None,
         evaluate=look.evaluate,
@@ -130,7 +97,7 @@ def learn(
         tokens=round(read),
         shares={name: part["share_got"] for name, part in report["parts"].items()},
         numbers=_numbers(fitted, data, report)
-        | {"parameters": model.config.parameters, "compute": str(compute)}
+        | {"parameters": model.config.parameters, "compute": str(ready.compute)}
         | extra,
     )
 
@@ -145,6 +112,53 @@ def _numbers(fitted: Fitted, data: Data, report: Mapping[str, Any]) -> dict[str,
         "gold": dict(fitted.gold),
         "validation": fitted.best.losses,
     }
+
+
+def prepare(
+    stage: StageKind,
+    train: Train,
+    work: Path,
+    parents: Mapping[str, Path],
+    context: Context,
+    *,
+    weigh_tags: bool,
+    sized: int | None = None,
+) -> Ready:
+    """All that the training needs, its data in `work` made if they were not yet; no step is taken.
+
+    `sized` are the tokens that will be trained on, where that is not the stage's horizon.
+
+    Raises:
+        DataError: a source is wrong or yields nothing.
+    """
+    from matura.learn.compute import choose, keep_freed_memory
+    from matura.learn.noise import Noise
+    from matura.learn.objectives.next_token import NextToken
+    from matura.learn.step import Stepper, yet_to_compile
+    from matura.learn.team import Team
+
+    template = template_in(parents["tokenizer"] / "model")
+    team = context.team or Team()
+    team.ready(context.order, lambda: make_data(stage, work / "data", template, context))
+    data = gather(stage, train, work, parents, context, template)
+    team.same("data", " ".join(part.shard.sha256[:12] for part in data.parts))
+    own = data.parts[: len(stage.mixture)]
+    check_data(stage.name, template, own)
+    tokens = resolved(stage.name, train, own, context.model.sequence_length + 1)
+    feed = _feed(stage, data, tokens, template, context)
+    _tell(stage, context, data, feed.report())
+    keep_freed_memory()
+    model, notes = _start(stage.name, context, parents, template, weigh_tags=weigh_tags)
+    here = flops_so_far(tokens, context, model)
+    compute = choose(here if sized is None else 6.0 * model.config.parameters * sized)
+    model.to(compute.device)
+    wait = "; the first step is compiled first, up to a minute" if yet_to_compile(compute) else ""
+    context.ledger.say(f"{stage.name}: training on {compute}{wait}")
+    noise = Noise(train.neftune, context.seed, stage.name) if train.neftune else None
+    stepper = Stepper(model, NextToken(), compute, noise)
+    rows = max(1, train.batch_tokens // context.model.sequence_length)
+    settings = plan_fit(train, len(feed), rows, context.model.sequence_length, stage=stage.name)
+    return Ready(template, data, feed, rows, train.positions, compute, stepper, settings, notes)
 
 
 def _feed(stage: StageKind, data: Data, tokens: int, template: Template, context: Context) -> Feed:
@@ -345,21 +359,3 @@ def _start(
     generator = seeded(stream_seed(context.seed, "model", "tags"))
     report = weigh(model, words, tokenizer.text_vocab_size, generator)
     return model, {"tags_weighted": [vars(row) for row in report]}
-
-
-def _batches(feed: Feed, rows: int, positions: Positions) -> Callable[[int], Batch]:
-    """Batch k of a run: rows k * `rows` onwards; a pure function of k."""
-    from matura.learn.batch import Batch
-
-    def batch(step: int) -> Batch:
-        indexes = (np.arange(rows) + step * rows) % len(feed)
-        found = feed.at(indexes)
-        name = f"rows {indexes[0]} to {indexes[-1]}"
-        return Batch.of(found.ids_NL, found.weights_NL, found.segments_NL, name, positions)
-
-    return batch
-
-
-def held_out_of(folder: Path) -> Sequence[Any]:
-    """The held-out documents of a stage folder."""
-    return held_out_documents(folder / "data")

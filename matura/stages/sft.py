@@ -24,8 +24,12 @@ class Sft(StageKind):
     """Whether control tags start near words that say what they mean; `auto`: in the first chat
     stage."""
 
+    def weighs_tags(self, context: Context) -> bool:
+        """See `StageKind.weighs_tags`."""
+        first = not any(stage.kind == "sft" for stage in context.earlier.values())
+        return self.tags == "weighted" or (self.tags == "auto" and first)
+
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
         """Trains in `work`; see `StageKind.make`."""
-        first = not any(stage.kind == "sft" for stage in context.earlier.values())
-        weigh = self.tags == "weighted" or (self.tags == "auto" and first)
+        weigh = self.weighs_tags(context)
         return learn(self, self.train, work, parents, context, weigh_tags=weigh)

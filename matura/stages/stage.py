@@ -33,6 +33,7 @@ NOT_STAGES = (
     "dial",
     "learning",
     "loading",
+    "ready",
     "origin",
     "leaks",
     "overlap",
@@ -114,6 +115,10 @@ class StageKind(Frozen, ABC):
             DataError: a file is not there.
         """
         return {}
+
+    def weighs_tags(self, context: Context) -> bool:
+        """Whether control tags start near words that say what they mean."""
+        return False
 
     @abstractmethod
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
