@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from tiny import numbered, settings, trained
 from matura.core.errors import MaturaError
 from matura.learn.parallel import Ranks
 from matura.learn.rendezvous import meet
+from matura.learn.step import Stepper
 from matura.learn.team import Team
 
 STEPS, ROWS = 16, 8
@@ -29,15 +32,26 @@ EXAMS = {5: 0.5, 10: 0.9, 15: 0.6, 16: 0.6}
 TIMEOUT_S = 150.0
 
 
-def run(folder: Path, team: Team, until: int = STEPS) -> dict[str, Any]:
-    """The tiny run in that folder, interrupted before step `until`: its losses and weights."""
+def run(
+    folder: Path,
+    team: Team,
+    until: int = STEPS,
+    faults: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The tiny run in that folder, interrupted before step `until`: its losses and weights.
+
+    `faults` happen to one rank before a step, each once, or each time if `always`.
+    """
 
     def batches(step: int) -> Any:
         if step == until:
             raise KeyboardInterrupt
+        for fault in faults:
+            if (fault["rank"], fault["step"]) == (team.rank, step):
+                happen(fault, folder)
         return numbered(step, rows=ROWS)
 
-    how = settings(STEPS)
+    how = settings(STEPS, checkpoint_every_s=0.0 if faults else 1e9)
     try:
         found = trained(folder, how, batches=batches, exams=EXAMS, team=team)
     except KeyboardInterrupt:
@@ -49,6 +63,41 @@ def run(folder: Path, team: Team, until: int = STEPS) -> dict[str, Any]:
         "losses": {str(step): loss for step, loss in found.losses.items()},
         "best": found.fitted.best_step,
     }
+
+
+def happen(fault: Mapping[str, Any], folder: Path) -> None:
+    """A fault, if it has not happened yet."""
+    mark = folder.with_name(f"{fault['kind']}-{fault['step']}")
+    if mark.exists() and not fault.get("always"):
+        return
+    mark.touch()
+    match fault["kind"]:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "stuck":
+            time.sleep(1000)
+        case "raises":
+            raise OSError("the disk is on fire")
+        case "nan":
+            spoilt(Stepper)
+
+
+def spoilt(kind: type[Stepper]) -> None:
+    """This process's next gradients are not numbers, twice: the second time is the same step."""
+    whole, left = kind.gradients, [2]
+
+    def gradients(self: Stepper, *given: Any, **more: Any) -> float:
+        total = whole(self, *given, **more)
+        if left[0]:
+            left[0] -= 1
+            for weight in self.model.parameters():
+                if weight.grad is not None:
+                    weight.grad.fill_(float("nan"))
+        return total
+
+    kind.gradients = gradients  # type: ignore[method-assign]
 
 
 def free_port() -> int:
@@ -103,7 +152,8 @@ def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
     team = teams[task.get("exact", False)]
     match task["do"]:
         case "run":
-            return run(Path(task["folder"]), team, task.get("until", STEPS))
+            faults = task.get("faults", ())
+            return run(Path(task["folder"]), team, task.get("until", STEPS), faults)
         case "compare":
             try:
                 team.compare(task["facts"][team.rank])

@@ -48,7 +48,12 @@ class Ended:
 
 
 def supervise(
-    arguments: Sequence[str], processes: int, *, logs: Path, tell: Callable[[str], None]
+    arguments: Sequence[str],
+    processes: int,
+    *,
+    logs: Path,
+    tell: Callable[[str], None],
+    command: Sequence[str] = (sys.executable, "-m", "matura"),
 ) -> int:
     """Runs `matura ARGUMENTS` in so many processes; the exit code. `logs` takes what all but the
     leader write.
@@ -61,7 +66,7 @@ def supervise(
     logs.mkdir(parents=True, exist_ok=True)
     steps: list[int | None] = []
     while True:
-        ended = _once(arguments, processes, logs)
+        ended = _once([*command, *arguments], processes, logs)
         if ended.code in FINAL:
             return ended.code
         if ended.cause is not None:
@@ -83,7 +88,7 @@ def supervise(
         tell(f"matura: going on from the newest checkpoint (restart {len(steps)} of {RESTARTS})")
 
 
-def _once(arguments: Sequence[str], processes: int, logs: Path) -> Ended:
+def _once(command: Sequence[str], processes: int, logs: Path) -> Ended:
     with ExitStack() as stack:
         causes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="matura-")))
         listening = stack.enter_context(socket.create_server((LOOPBACK, 0)))
@@ -93,7 +98,7 @@ def _once(arguments: Sequence[str], processes: int, logs: Path) -> Ended:
             log = stack.enter_context((logs / f"rank-{rank}.log").open("ab")) if follows else None
             ranks.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "matura", *arguments],
+                    command,
                     env=_environment(rank, processes, listening, causes),
                     stdin=subprocess.DEVNULL if follows else None,
                     stdout=log,

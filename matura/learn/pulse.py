@@ -101,8 +101,10 @@ class Pulse:
         return self._now.step is not None and self._now.state != "free"
 
     def at(self, name: str, step: int | None, *, bounded: bool) -> None:
-        """A section begins."""
+        """A section begins; said at once, so that who stops in it is known to have got there."""
         self.section = Section(name, step, "bounded" if bounded else "free")
+        with contextlib.suppress(RuntimeError):  # the next beat finds out
+            self._say()
 
     def waits(self, name: str, step: int | None) -> None:
         """This rank waits for the others, as part of the step it is in."""
@@ -145,8 +147,7 @@ class Pulse:
         self._beat += 1
         if CAUSES in os.environ and os.getppid() != self._parent:
             self._stop(None, "whoever started the processes is gone")
-        own = [self._beat, self._count, *self._now]
-        self._store.set(f"pulse/{self._rank}", json.dumps(own))
+        self._say()
         if self._store.check([CAUSE]):
             self._die(json.loads(self._store.get(CAUSE)))
         now_s = time.monotonic()
@@ -154,6 +155,10 @@ class Pulse:
             if self._store.check([f"pulse/{rank}"]):
                 self._hear(rank, json.loads(self._store.get(f"pulse/{rank}")), now_s)
         self._judge(now_s)
+
+    def _say(self) -> None:
+        own = [self._beat, self._count, *self._now]
+        self._store.set(f"pulse/{self._rank}", json.dumps(own))
 
     def _hear(self, rank: int, said: list[Any], now_s: float) -> None:
         beat, count, *section = said

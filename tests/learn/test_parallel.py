@@ -16,6 +16,8 @@ from matura.core.store import Checkpoints
 from matura.learn.gathering import block, shards_of, tree_sum
 from matura.learn.team import Team
 
+NAN = {"kind": "nan", "step": 6}
+slow = pytest.mark.slow  # starting two or four processes takes 10 to 20 s
 TOLERANCE = 2e-5
 """Relative, of the weights after 16 steps in the default mode at any number of processes: the only
 difference is in which order fp32 sums are made."""
@@ -46,10 +48,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[dict[
         {"do": "run", "folder": str(folder / "default")},
         {"do": "compare", "facts": [facts[0], facts[0]]},
         {"do": "compare", "facts": facts},
+        {"do": "run", "folder": str(folder / "nan"), "faults": [{**NAN, "rank": 1}]},
     ]
     return folder, done(2, tasks, folder)
 
 
+@slow
 def test_two_make_what_one_makes(two: Any, alone: dict[str, Any]) -> None:
     for rank in two[1]:
         assert rank[0]["sha256"] == alone["sha256"]
@@ -57,6 +61,7 @@ def test_two_make_what_one_makes(two: Any, alone: dict[str, Any]) -> None:
     assert two[1][0][0]["losses"] == alone["losses"]
 
 
+@slow
 def test_a_checkpoint_is_written_in_parts_with_one_record(two: Any) -> None:
     folder = Checkpoints(two[0] / "part").newest().folder
     assert folder is not None
@@ -69,7 +74,7 @@ def test_a_checkpoint_is_written_in_parts_with_one_record(two: Any) -> None:
     ]
 
 
-@pytest.mark.slow  # four processes: 20 s on idle cores
+@slow
 def test_the_number_changes_in_mid_run(
     two: Any, alone: dict[str, Any], exactly: Team, tmp_path: Path
 ) -> None:
@@ -84,6 +89,7 @@ def test_the_number_changes_in_mid_run(
         assert sorted(map(int, rank[0]["losses"])) == list(range(11, STEPS))
 
 
+@slow
 def test_without_the_record_it_is_no_checkpoint(two: Any, exactly: Team, tmp_path: Path) -> None:
     """What a rank that was killed between its part and the record leaves behind."""
     state = tmp_path / "state"
@@ -96,6 +102,7 @@ def test_without_the_record_it_is_no_checkpoint(two: Any, exactly: Team, tmp_pat
     assert len(found.refused) == 1
 
 
+@slow
 def test_a_part_that_is_not_there_is_named(two: Any, exactly: Team, tmp_path: Path) -> None:
     state = tmp_path / "state"
     shutil.copytree(two[0] / "part", state)
@@ -105,6 +112,7 @@ def test_a_part_that_is_not_there_is_named(two: Any, exactly: Team, tmp_path: Pa
         run(state, exactly)
 
 
+@slow
 def test_the_default_mode_is_within_its_tolerance(two: Any, tmp_path: Path) -> None:
     whole = run(tmp_path, Team(exact=False))
     mine = torch.tensor(whole["weights"])
@@ -114,10 +122,20 @@ def test_the_default_mode_is_within_its_tolerance(two: Any, tmp_path: Path) -> N
     assert two[1][0][2]["weights"] == two[1][1][2]["weights"]
 
 
+@slow
 def test_a_difference_is_refused_with_who_has_what(two: Any) -> None:
     for rank in two[1]:
         assert rank[3] == {}
         assert rank[4]["refused"] == "the processes differ in recipe (rank 0: ab; rank 1: cd)"
+
+
+@slow
+def test_all_decide_the_same_on_one_ranks_nan(two: Any) -> None:
+    """Rank 1's gradients of step 6 are not numbers: no rank applies that step, and all go on."""
+    first, second = (rank[5] for rank in two[1])
+    assert first["sha256"] == second["sha256"]
+    assert sorted(map(int, first["losses"])) == [step for step in range(STEPS) if step != 6]
+    assert first["losses"] == second["losses"]
 
 
 def test_a_batch_is_cut_without_loss() -> None:
