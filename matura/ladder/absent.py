@@ -13,9 +13,8 @@ from matura.core.rng import fraction, rng
 from matura.core.types import Document, Given
 from matura.data.sources.stdlib import Stdlib
 from matura.data.split import content_key
-from matura.stages.origin import model_folder, refuse_other_tokenizer
+from matura.stages.origin import refuse_other_tokenizer, tokenizer_of
 from matura.stages.parts import TokenizerSpec
-from matura.text.folder import tokenizer_in
 from matura.text.tokenizer import Tokenizer
 
 STAND_IN_BYTES = 1_500_000
@@ -45,7 +44,7 @@ def given_tokenizer(model: Path, spec: TokenizerSpec, absent: Absent) -> Tokeniz
     """The tokenizer of a given model; one of its kind, made of other text, if that is not here."""
     try:
         refuse_other_tokenizer(model, spec)
-        return tokenizer_in(model_folder(model))
+        return tokenizer_of(model, spec.dialect)
     except NotHereError:
         if absent == "refuse":
             raise

@@ -95,7 +95,9 @@ def shape_of(recipe: Recipe, vocab_size: int) -> DecoderConfig:
     given = given_model(recipe.stages)
     if given is not None and given.model is not None and given.model.exists():
         own = read_config(model_folder(given.model))
-        return own.model_copy(update={"sequence_length": recipe.model.sequence_length})
+        rows = max(own.vocab_size, recipe.tokenizer.vocab_size)
+        length = recipe.model.sequence_length
+        return own.model_copy(update={"sequence_length": length, "vocab_size": rows})
     spec = recipe.model.model_dump()
     spec["kv_heads"] = spec["kv_heads"] or spec["heads"]
     return DecoderConfig(vocab_size=vocab_size, **spec)

@@ -46,7 +46,9 @@ def expanded(value: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
             "can be given, and shorter"
         )
     path = located(model[FROM])
-    shape, tokenizer = spec_of(path)
+    told = value.get("tokenizer")
+    dialect = told.get("dialect") if isinstance(told, dict) else None
+    shape, tokenizer = spec_of(path, dialect if isinstance(dialect, str) else None)
     length = model.get(LENGTH, min(shape.sequence_length, LONGEST_ROW))
     if isinstance(length, int) and length > shape.sequence_length:
         raise RecipeError(f"{LENGTH} {length}: the model reads only {shape.sequence_length}")
@@ -56,7 +58,6 @@ def expanded(value: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     name = STAGE
     while name in [stage.get("name") for stage in stages if isinstance(stage, dict)]:
         name += "-model"
-    told = value.get("tokenizer")
     return {
         **value,
         "model": shape.model_dump(exclude_unset=True) | {LENGTH: length},

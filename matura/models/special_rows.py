@@ -57,6 +57,24 @@ def weigh_tags(
     return report
 
 
+def grown(model: Decoder, rows: int) -> Decoder:
+    """The model with at least so many rows in its matrices of ids, new ones the mean of the others:
+    no likelier than any word, until they are weighed or learnt."""
+    old = model.config.vocab_size
+    if rows <= old:
+        return model
+    made = Decoder(model.config.model_copy(update={"vocab_size": rows}))
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            before = model.get_parameter(name)
+            if before.shape == weight.shape:
+                weight.copy_(before)
+            else:
+                weight[:old] = before
+                weight[old:] = before.mean(dim=0)
+    return made.train(model.training)
+
+
 def _row(rows: Tensor, ids: Sequence[int], norm: Tensor, generator: torch.Generator) -> Tensor:
     """The mean of some rows, with a trained row's norm and a little noise."""
     mean = rows[list(ids)].mean(dim=0)

@@ -25,7 +25,10 @@ from matura.stages.origin import (
     refuse_other_shape,
 )
 from matura.stages.stage import Context, Made, StageKind
+from matura.stages.tags import teach_tags
 from matura.text.folder import template_in
+from matura.text.imported import HF, ImportedTokenizer
+from matura.text.template import Template
 
 KEPT = (".json", ".jinja", ".safetensors")
 """Endings of what makes a model; whatever else lies beside it is not copied."""
@@ -93,12 +96,24 @@ class Given(StageKind):
                 for file in model_folder(self.model).iterdir():
                     if file.name.endswith(KEPT):
                         shutil.copyfile(file, work / MODEL / file.name)
+            if isinstance(template.tokenizer, ImportedTokenizer) and template.name != HF:
+                numbers["tags"] = teach_tags(template, work / MODEL, context.seed)
+                _tell_tags(self.name, template, numbers["tags"], context)
             numbers |= {
                 "given": self.model.as_posix(),
                 "model_tokens": self.seen_tokens(),
                 "validation": _validation(self, record_of(self.model)),
             }
         return Made(tokens=0, numbers=numbers)
+
+
+def _tell_tags(name: str, template: Template, tags: Mapping[str, Any], context: Context) -> None:
+    """Says which control tags the model did not know, and what became of its rows."""
+    made = ", ".join(tags["new"]) or "none"
+    context.ledger.say(
+        f"{name}: control tags of {template.name!r} that are new to the model: {made}; rows "
+        f"{tags['rows_before']} -> {tags['rows']}"
+    )
 
 
 def _validation(stage: Given, record: Mapping[str, Any]) -> dict[str, float]:

@@ -354,7 +354,7 @@ def _start(
     words = {
         tag: [id for word in words for id in tokenizer.encode(word)]
         for tag, words in template.tag_words().items()
-        if tag not in (template.bos_id, template.pad_id)
+        if tag not in (template.bos_id, template.pad_id) and tag in tokenizer.fresh_ids
     }
     generator = seeded(stream_seed(context.seed, "model", "tags"))
     report = weigh(model, words, tokenizer.text_vocab_size, generator)

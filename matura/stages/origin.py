@@ -12,6 +12,8 @@ from matura.core.store import RECORD
 from matura.stages.parts import ModelSpec, TokenizerSpec
 from matura.text.folder import tokenizer_in
 from matura.text.imported import ImportedTokenizer, is_imported
+from matura.text.taught import speaking
+from matura.text.tokenizer import Tokenizer
 
 MODEL, WEIGHTS, CONFIG, TOKENIZER = "model", "model.safetensors", "config.json", "tokenizer.json"
 TOLD = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -46,7 +48,19 @@ def model_files(folder: Path) -> tuple[str, ...]:
     return (CONFIG, TOKENIZER, *weights, *told)
 
 
-def spec_of(path: Path) -> tuple[ModelSpec, TokenizerSpec]:
+def tokenizer_of(path: Path, dialect: str | None = None) -> Tokenizer:
+    """A given model's tokenizer; one that somebody else made may be given another dialect.
+
+    Raises:
+        DataError: it is of a kind that is not known here, or has no room for the dialect.
+    """
+    found = tokenizer_in(model_folder(path))
+    if dialect is None or dialect == found.dialect or not isinstance(found, ImportedTokenizer):
+        return found
+    return speaking(found, dialect)
+
+
+def spec_of(path: Path, dialect: str | None = None) -> tuple[ModelSpec, TokenizerSpec]:
     """A given model's shape and tokenizer, as a recipe spells them.
 
     Raises:
@@ -56,7 +70,7 @@ def spec_of(path: Path) -> tuple[ModelSpec, TokenizerSpec]:
 
     folder = model_folder(path)
     hf.weight_files(folder)
-    shape, tokenizer = hf.read_config(folder), tokenizer_in(folder)
+    shape, tokenizer = hf.read_config(folder), tokenizer_of(path, dialect)
     fields = {name for name, field in ModelSpec.model_fields.items() if not field.exclude}
     told: dict[str, Any] = {name: getattr(shape, name) for name in fields}
     model = ModelSpec(
@@ -101,7 +115,7 @@ def refuse_other_tokenizer(path: Path, asked: TokenizerSpec) -> None:
     Raises:
         RecipeError: it is another: tokens of the one mean nothing to a model of the other.
     """
-    _, found = spec_of(path)
+    _, found = spec_of(path, asked.dialect)
     other = [
         f"{name} {getattr(found, name)!r} (the recipe's is {getattr(asked, name)!r})"
         for name in ("kind", "vocab_size", "dialect", "split", "spare")

@@ -44,6 +44,7 @@ NOT_STAGES = (
     "prompts",
     "redlines",
     "evaluating",
+    "tags",
 )
 """Files of this folder that define no kind of stage."""
 

@@ -19,10 +19,9 @@ from matura.core.store import sha256_of
 from matura.core.types import Conversation, Document, Given
 from matura.data.build import divided_by_content
 from matura.data.split import split_of
-from matura.stages.origin import TOKENIZER, model_folder, refuse_other_tokenizer
+from matura.stages.origin import TOKENIZER, model_folder, refuse_other_tokenizer, tokenizer_of
 from matura.stages.parts import Part, TokenizerSpec
 from matura.stages.stage import Context, Made, StageKind
-from matura.text.folder import tokenizer_in
 from matura.text.tokenizer import Tokenizer
 
 
@@ -85,7 +84,7 @@ class TokenizerStage(StageKind):
 
     def _taken(self, model: Path, work: Path) -> Made:
         refuse_other_tokenizer(model, self.bpe)
-        tokenizer = tokenizer_in(model_folder(model))
+        tokenizer = tokenizer_of(model, self.bpe.dialect)
         tokenizer.save(work / "model")
         numbers = {
             "vocab_size": tokenizer.vocab_size,

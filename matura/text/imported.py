@@ -60,10 +60,11 @@ class ImportedTokenizer(Tokenizer):
         stop_ids: Sequence[int],
         generation: Mapping[str, Any],
         names: Mapping[str, Any] | None = None,
+        dialect: str = HF,
     ) -> None:
         self.found, self.config, self.where = found, config, where
         self.chat_template, self.generation = chat_template, dict(generation)
-        self.dialect, self.spare, self.cut = HF, 0, "words"
+        self.dialect, self.spare, self.cut = dialect, 0, "words"
         self._model = found["model"]
         self._vocab = self._model["vocab"]
         self.is_sentencepiece = _is_sentencepiece(found, where)
@@ -115,6 +116,7 @@ class ImportedTokenizer(Tokenizer):
                 stop_ids=stops,
                 generation=generation,
                 names=names,
+                dialect=kept.get("dialect", HF) if isinstance(kept, dict) else HF,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
             raise DataError(f"{folder / FILE}: not a tokenizer ({problem!r})") from None
@@ -128,6 +130,7 @@ class ImportedTokenizer(Tokenizer):
     def sha256(self) -> str:
         """What this tokenizer is: of its file, its chat template and what ends a turn."""
         said = [self.found, self.chat_template, sorted(self.stop_ids), sorted(self.names.items())]
+        said += [] if self.dialect == HF else [self.dialect]
         spelled = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(spelled.encode()).hexdigest()
 
@@ -148,6 +151,11 @@ class ImportedTokenizer(Tokenizer):
             (folder / JINJA).write_text(self.chat_template, encoding="utf-8")
         write_json(folder / FILE, self.found)
         write_json(folder / CONFIG, config)
+
+    @property
+    def fresh_ids(self) -> frozenset[int]:
+        """None: tags that the model did not know got their rows when it was taken over."""
+        return frozenset()
 
     # -- text and ids --------------------------------------------------------------------------
 

@@ -251,6 +251,11 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", config)
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
+    @property
+    def fresh_ids(self) -> frozenset[int]:
+        """The control tags that no model knows yet when it first learns to chat: all of them."""
+        return frozenset(self.control.values())
+
     # -- using it ------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:

@@ -20,6 +20,7 @@ from matura.ladder.models import find
 from matura.ladder.recipe import load, loads, schema, spell
 from matura.ladder.start import RATES
 from matura.models import hf
+from matura.models.special_rows import grown
 from matura.text.folder import template_in, tokenizer_in
 
 
@@ -187,3 +188,40 @@ def test_transformers_reads_what_was_trained(folder: Path, tmp_path: Path) -> No
     )
     asked = said.read_messages(json.dumps(rows))
     assert tuple(want) == template_in(at).prompt(asked)
+
+
+@pytest.mark.slow
+def test_a_base_model_is_given_a_dialect(tmp_path: Path) -> None:
+    """Some tags on reserved rows, others on new ones: weighed, reported, and no other row moves."""
+    at = tmp_path / "base"
+    open_model(at, "headers")
+    config = json.loads((at / "tokenizer_config.json").read_text())
+    (at / "tokenizer_config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if name != "chat_template"})
+    )
+    assert find(at).speaks == "text"
+    text = recipe_text(at, tmp_path) + "tokenizer: {dialect: matura}\n"
+    run = climb(loads(text), tmp_path / "runs", ledger=Ledger(mode="quiet")).run
+    own, given = tokenizer_in(at), template_in(run / "given@1" / "model")
+    assert given.name == template_in(run / "chat@1" / "model").name == "matura"
+    told = json.loads((run / "given@1" / "record.json").read_text())["numbers"]["tags"]
+    assert len(told["new"]) == 13
+    assert (told["rows_before"], told["rows"]) == (own.vocab_size + 9, own.vocab_size + 9)
+    before = hf.load(at).lm_head.weight
+    after = hf.load(run / "given@1" / "model").lm_head.weight
+    moved = (before != after).any(dim=1).nonzero().flatten().tolist()
+    new = {given.tokenizer.control[tag] for tag in told["new"]}
+    assert set(moved) == new
+    assert len({tuple(after[id].tolist()) for id in new}) == 13
+
+
+def test_a_model_grows_rows_that_are_no_likelier_than_others() -> None:
+    small = spread(shape(biases="inputs"))
+    large = grown(small, 60)
+    assert grown(large, 50) is large
+    ids = some_ids(2, 9)
+    with torch.no_grad():
+        found = large(ids)
+        torch.testing.assert_close(found[..., :48], small(ids))
+        mean = small(ids).mean(-1, keepdim=True).expand(2, 9, 12)
+        torch.testing.assert_close(found[..., 48:], mean, rtol=1e-4, atol=1e-4)
