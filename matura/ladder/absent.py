@@ -15,6 +15,7 @@ from matura.data.sources.stdlib import Stdlib
 from matura.data.split import content_key
 from matura.stages.origin import refuse_other_tokenizer, tokenizer_of
 from matura.stages.parts import TokenizerSpec
+from matura.stages.taken import taken
 from matura.text.tokenizer import Tokenizer
 
 STAND_IN_BYTES = 1_500_000
@@ -48,6 +49,20 @@ def given_tokenizer(model: Path, spec: TokenizerSpec, absent: Absent) -> Tokeniz
     except NotHereError:
         if absent == "refuse":
             raise
+    return _of_its_kind(spec)
+
+
+def taken_tokenizer(path: Path, spec: TokenizerSpec, absent: Absent) -> Tokenizer:
+    """The tokenizer that a recipe takes as it is; otherwise as `given_tokenizer`."""
+    try:
+        return taken(path, spec)
+    except NotHereError:
+        if absent == "refuse":
+            raise
+    return _of_its_kind(spec)
+
+
+def _of_its_kind(spec: TokenizerSpec) -> Tokenizer:
     return Tokenizer.train(
         (document.text for document in stand_in()),
         vocab_size=min(spec.vocab_size, STAND_IN_VOCABULARY),

@@ -61,6 +61,8 @@ class Recipe(Frozen):
         spec = self.tokenizer
         if (given := given_model(self.stages)) is not None:
             return TokenizerStage(name="tokenizer", bpe=spec, model=given.model)
+        if spec.path is not None:
+            return TokenizerStage(name="tokenizer", bpe=spec)
         mixture = self.stages[0].mixture if spec.mixture is None else spec.mixture
         return TokenizerStage(name="tokenizer", bpe=spec, mixture=mixture)
 

@@ -49,10 +49,11 @@ def scaled(recipe: Any, factor: float) -> dict[str, Any]:
         return value
     value["name"] = f"{recipe.name}-at-{_spelled(factor)}"
     value["model"] |= _model(recipe.model, factor)
-    value["tokenizer"] |= {
-        "vocab_size": _vocabulary(recipe.tokenizer.vocab_size, factor),
-        "corpus_bytes": _less(recipe.tokenizer.corpus_bytes, factor, LEAST_CORPUS_BYTES),
-    }
+    if recipe.tokenizer.path is None:  # one that is there has the size it has
+        value["tokenizer"] |= {
+            "vocab_size": _vocabulary(recipe.tokenizer.vocab_size, factor),
+            "corpus_bytes": _less(recipe.tokenizer.corpus_bytes, factor, LEAST_CORPUS_BYTES),
+        }
     for part in value["tokenizer"]["mixture"] or ():
         part["source"] |= dict(_sizes(part["source"], factor))
     length = value["model"]["sequence_length"]

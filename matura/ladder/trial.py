@@ -26,7 +26,7 @@ from matura.data.held import held_out
 from matura.data.source import CHARS_PER_TOKEN, Source, about
 from matura.data.sources.prepared import Prepared
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE, content_key, split_of
-from matura.ladder.absent import Absent, declared, given_tokenizer, stand_in
+from matura.ladder.absent import Absent, declared, given_tokenizer, stand_in, taken_tokenizer
 from matura.ladder.recipe import Recipe
 from matura.stages.horizon import weights_of
 from matura.stages.parts import Part
@@ -143,6 +143,8 @@ def _tokenizer(
     spec, mixture = recipe.tokenizer, recipe.tokenizer_stage.mixture
     if (model := recipe.tokenizer_stage.model) is not None:
         return given_tokenizer(model, spec, absent), 0.0, 1.0
+    if spec.path is not None:
+        return taken_tokenizer(spec.path, spec, absent), 0.0, 1.0
     whole_share = sum(part.share for part in mixture)
     texts: list[str] = []
     reading, corpus = 0.0, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -32,6 +33,7 @@ from matura.exams import exam
 from matura.lessons import lesson
 from matura.lessons.lesson import Lesson
 from matura.stages.dial import DEEPEST, filled_model
+from matura.stages.taken import filled
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """Names stand in paths and in `--set`, so they hold no dots, slashes, blanks or capitals."""
@@ -147,10 +149,15 @@ class Replay(Frozen):
     """How often an item may be seen before the share counts as out of reach."""
 
 
+def _made_or_taken(schema: dict[str, Any]) -> None:
+    """Where one lies, or how large it is to be."""
+    schema["anyOf"] = [{"required": ["path"]}, {"required": schema.pop("required")}]
+
+
 class TokenizerSpec(Frozen):
     """Byte-level BPE, trained on the recipe's own text; or that of a model somebody made."""
 
-    model_config = ConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True, json_schema_extra=_made_or_taken)
 
     kind: Literal["bpe", "hf"] = "bpe"
     """`hf`: of the model that the recipe goes on from, as it is."""
@@ -165,6 +172,14 @@ class TokenizerSpec(Frozen):
     """What it is trained on; the first stage's mixture if absent."""
     corpus_bytes: PositiveInt = 20_000_000
     """How much text it is trained on at most."""
+    path: Path | None = Field(default=None, exclude_if=lambda path: path is None)
+    """Instead of training one: a corpus of `data prepare`, a mix of `data mix` or another folder
+    with a tokenizer, taken as it is; the fields above need not be given then."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        return filled(given)
 
 
 def _either(schema: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from matura.data.split import split_of
 from matura.stages.origin import TOKENIZER, model_folder, refuse_other_tokenizer, tokenizer_of
 from matura.stages.parts import Part, TokenizerSpec
 from matura.stages.stage import Context, Made, StageKind
+from matura.stages.taken import taken, tokenizer_folder
 from matura.text.tokenizer import Tokenizer
 
 
@@ -38,13 +39,16 @@ class TokenizerStage(StageKind):
 
     def inputs(self) -> dict[str, dict[str, str]]:
         """The sha256 of a given tokenizer."""
+        if self.model is None and self.bpe.path is not None:
+            path = tokenizer_folder(self.bpe.path) / TOKENIZER
+            return {"given tokenizer": {TOKENIZER: sha256_of(path)}}
         if self.model is None:
             return {}
         return {"given model": {TOKENIZER: sha256_of(model_folder(self.model) / TOKENIZER)}}
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
-        """Saves the tokenizer as a stock Hugging Face one in `work/model`, once it is trained or
-        taken from the given model.
+        """Saves the tokenizer as a stock Hugging Face one in `work/model`, once it is trained, or
+        taken from the given model or from where the recipe says.
 
         Raises:
             RecipeError: the given one is not what the recipe says.
@@ -52,6 +56,8 @@ class TokenizerStage(StageKind):
         """
         if self.model is not None:
             return self._taken(self.model, work)
+        if self.bpe.path is not None:
+            return _saved(taken(self.bpe.path, self.bpe), self.bpe.path, work)
         corpus = _Corpus(self.bpe.corpus_bytes)
         texts = chain.from_iterable(
             corpus.texts(part, context.seed, self.name, _room(part, self.mixture))
@@ -85,14 +91,18 @@ class TokenizerStage(StageKind):
     def _taken(self, model: Path, work: Path) -> Made:
         refuse_other_tokenizer(model, self.bpe)
         tokenizer = tokenizer_of(model, self.bpe.dialect)
-        tokenizer.save(work / "model")
-        numbers = {
-            "vocab_size": tokenizer.vocab_size,
-            "text_vocab_size": tokenizer.text_vocab_size,
-            "sha256": tokenizer.sha256,
-            "given": model.as_posix(),
-        }
-        return Made(tokens=0, numbers=numbers)
+        return _saved(tokenizer, model, work)
+
+
+def _saved(tokenizer: Tokenizer, where: Path, work: Path) -> Made:
+    tokenizer.save(work / "model")
+    numbers = {
+        "vocab_size": tokenizer.vocab_size,
+        "text_vocab_size": tokenizer.text_vocab_size,
+        "sha256": tokenizer.sha256,
+        "given": where.as_posix(),
+    }
+    return Made(tokens=0, numbers=numbers)
 
 
 def _room(part: Part, mixture: tuple[Part, ...]) -> float:
