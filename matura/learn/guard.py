@@ -119,11 +119,26 @@ class Guard:
         self.row = [*self.row, step]
         told = f"step {step}, {name}: {why}"
         if len(self.row) >= IN_A_ROW:
-            first = self.row[0]
-            before = BEFORE * 2 ** len(self.failures)
-            raise Setback(line, step, told, range(max(0, first - before), step + 1))
+            raise Setback(line, step, told, self._leading_here(step + 1))
         self._leave_out(range(step, step + 1), f"{line}: {told}")
         return self.note(step, line, told, "passed over")
+
+    def measured(self, step: int, why: str) -> None:
+        """What an evaluation before `step` found beyond repair: a state that steps were turned away
+        from just now, or that the run went back from not long ago, may have come of them.
+
+        Raises:
+            Setback: so it may have.
+        """
+        if self.row:
+            raise Setback(str(self.events[-1]["line"]), step, why, self._leading_here(step))
+        if self.failures and not self.calm(step):
+            raise Setback(self.failures[-1]["line"], step, why, self._leading_here(step))
+
+    def _leading_here(self, step: int) -> range:
+        """The steps to leave out next time: those turned away, and some before them."""
+        first = self.row[0] if self.row else step
+        return range(max(0, first - BEFORE * 2 ** len(self.failures)), step)
 
     def leave_out(self, step: int, line: str, why: str) -> dict[str, Any]:
         """A batch that is not fit to be learnt from, whatever the state.

@@ -110,11 +110,11 @@ def fit(
             run.team.at("reading the batch", run.step)
             try:
                 _step(run, stepper, batches(run.step), settings, ledger)
+                if run.step in settings.evaluate_at or run.step == settings.steps:
+                    _evaluate(run, evaluate, ledger)
             except Setback as found:
                 run.go_back(found, checkpoints, ledger)
                 continue
-            if run.step in settings.evaluate_at or run.step == settings.steps:
-                _evaluate(run, evaluate, ledger)
             run.whole = True
             ends = run.step == settings.steps or _tired(run, settings)
             late = run.team.due(time.monotonic() - saved_s > settings.checkpoint_every_s)
@@ -126,7 +126,8 @@ def fit(
                 continue
             saved_s = time.monotonic()
     except RedLine as problem:
-        ledger.row(run.step, {"event": "stopped", "why": str(problem)})
+        line, _, why = str(problem).partition(": ")
+        ledger.row(run.step, {"event": "stopped", "line": line, "at": run.step, "why": why})
         raise
     except KeyboardInterrupt:
         if run.whole:
@@ -309,7 +310,8 @@ def _pass_over(run: Run, ledger: Ledger, event: Mapping[str, Any]) -> None:
 def _tell(run: Run, ledger: Ledger, event: Mapping[str, Any]) -> None:
     """What happened, in the row of the step that is made now."""
     done = event.get("done", "passed over")
-    ledger.row(run.step, {"event": done, "line": event["line"], "why": event["why"]})
+    at = event.get("step", run.step)
+    ledger.row(run.step, {"event": done, "line": event["line"], "at": at, "why": event["why"]})
     if "done" in event and not str(event["done"]).startswith("back"):
         ledger.say(f"{ledger.stage}: {event['line']}: {event['why']}; {done}")
 
@@ -320,11 +322,20 @@ def _tired(run: Run, settings: Settings) -> bool:
 
 
 def _evaluate(run: Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) -> None:
-    """Measures the model, without touching anything training depends on, and remembers the best."""
+    """Measures the model, without touching anything training depends on, and remembers the best.
+
+    Raises:
+        RedLine: what was measured must stop the run.
+        Setback: it must not, for the run went back just before and may do so once more.
+    """
     ledger.clear()
     found = known(run.team.share(lambda: spell(evaluate(run.step))))
     before = {} if run.last is None else run.last.flags
-    run.lines.evaluation(run.step, run.model, found.losses, found.flags, before)
+    try:
+        run.lines.evaluation(run.step, run.model, found.losses, found.flags, before)
+    except RedLine as problem:
+        run.guard.measured(run.step, str(problem))
+        raise
     run.last = found
     run.waited += 1
     best = None if run.best is None else run.best.rank

@@ -26,7 +26,8 @@ IN_A_ROW = 8
 """Batches in a row that were all there before. Data are shuffled anew each time they are read, so a
 small source does not come to this."""
 PERIODS = 16
-"""The longest run of tokens that counts as one thing said again."""
+"""The longest run of tokens that counts as one thing said again, and the fewest targets after it
+that can show that it is."""
 ALIKE = 0.9
 """Share of a row's targets that equal the token one period before."""
 ROWS = 0.5
@@ -102,11 +103,12 @@ def _spread(length: int) -> Tensor:
 def monotonous(batch: Batch) -> float:
     """Share of the rows with something to learn whose targets say one thing over and over."""
     learnt_BT = batch.target_weights_BT != 0
-    many_B = learnt_BT.sum(dim=1)
-    most_B = torch.zeros_like(many_B)
+    taught_B = learnt_BT.any(dim=1)
+    alike_B = torch.zeros_like(taught_B)
     for period in range(1, min(PERIODS, batch.ids_BL.shape[1] - 1) + 1):
         same = batch.ids_BL[:, period:] == batch.ids_BL[:, :-period]
-        most_B = torch.maximum(most_B, (same & learnt_BT[:, period - 1 :]).sum(dim=1))
-    taught_B = many_B > 0
+        later_BT = learnt_BT[:, period - 1 :]  # the first period has nothing to be like
+        many_B = later_BT.sum(dim=1)
+        alike_B |= (many_B >= PERIODS) & ((same & later_BT).sum(dim=1) >= ALIKE * many_B)
     rows = int(taught_B.sum())
-    return int(((most_B >= ALIKE * many_B) & taught_B).sum()) / rows if rows else 0.0
+    return int(alike_B.sum()) / rows if rows else 0.0
