@@ -25,7 +25,9 @@ class Frozen(BaseModel):
 def plain(value: object) -> Any:
     """`value` as JSON-able data, by what it is, not by how its field is annotated.
 
-    pydantic's dump drops a subclass's own fields, and two different recipes would look equal.
+    pydantic's dump drops a subclass's own fields, and two different recipes would look equal. A
+    field with `exclude_if` is left out where it is None: what was made before there was such a
+    field stays the same.
 
     Raises:
         RecipeError: for anything without one stable spelling - a function, an open file.
@@ -34,7 +36,10 @@ def plain(value: object) -> Any:
         case Frozen():
             fields = type(value).model_fields
             return {
-                name: plain(getattr(value, name)) for name, f in fields.items() if not f.exclude
+                name: plain(own)
+                for name, f in fields.items()
+                if not f.exclude
+                and not ((own := getattr(value, name)) is None and f.exclude_if is not None)
             }
         case dict():
             return {str(key): plain(item) for key, item in value.items()}

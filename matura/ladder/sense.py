@@ -9,6 +9,7 @@ from matura.core.leaves import did_you_mean
 from matura.ladder.lines import Place
 from matura.stages.given import Given, given_model
 from matura.stages.horizon import policy_of
+from matura.stages.lora import CONVOLUTION
 from matura.stages.parts import ModelSpec, Part, TokenizerSpec, Train
 from matura.stages.stage import StageKind
 from matura.text.dialects import dialect_named
@@ -37,6 +38,7 @@ def complaints(
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
             found += _train(train, model, stage.kind, (*place, "train"))
+            found += _lora(train, model, stages[:i], (*place, "train"))
     return found
 
 
@@ -132,6 +134,20 @@ def _exams(stage: StageKind, model: ModelSpec, place: Place) -> Iterator[Complai
             )
         if exam.exam in names[:i]:
             yield here, f"a second {exam.exam!r} in one stage"
+
+
+def _lora(
+    train: Train, model: ModelSpec, below: Sequence[StageKind], place: Place
+) -> Iterator[Complaint]:
+    if (lora := train.lora) is None:
+        return
+    if not any(stage.has_model for stage in below):
+        yield (*place, "lora"), "no stage below makes a model that it could stand on"
+    for name in CONVOLUTION if not model.conv_layers else ():
+        if name in lora.targets:
+            yield (*place, "lora", "targets"), f"{name!r} is of convolutions; no layer has one"
+    if train.weight_decay:
+        yield (*place, "weight_decay"), "is of weights, which are frozen under LoRA"
 
 
 def _train(train: Train, model: ModelSpec, kind: str, place: Place) -> Iterator[Complaint]:

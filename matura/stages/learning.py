@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from matura.stages.horizon import (
     weights_of,
 )
 from matura.stages.leaks import exam_index, found_text, leaks, refuse_leaks
+from matura.stages.lora import Lora, leave, paced, put_on
 from matura.stages.overlap import note_shared
 from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
@@ -87,9 +89,9 @@ def learn(
         begin=lambda: look.begin(None if weigh_tags else parents.get(context.start or "")),
         team=team,
     )
-    extra = notes | prompts_for_record(stage.eval_prompts, prompts)
+    extra = {**notes, **prompts_for_record(stage.eval_prompts, prompts)}
     if team.done():
-        _save(model, template, work)
+        extra |= _save(model, template, work, train.lora, context, parents)
     if fitted.steps < settings.steps:
         report = feed.report(fitted.steps * rows)
     read = report["tokens"] * fitted.steps * rows / report["rows"]  # padding is not counted
@@ -148,7 +150,7 @@ def prepare(
     feed = _feed(stage, data, tokens, template, context)
     _tell(stage, context, data, feed.report())
     keep_freed_memory()
-    model, notes = _start(stage.name, context, parents, template, weigh_tags=weigh_tags)
+    model, notes = _begin(stage.name, context, parents, template, train.lora, weigh_tags=weigh_tags)
     here = flops_so_far(tokens, context, model)
     compute = choose(here if sized is None else 6.0 * model.config.parameters * sized)
     model.to(compute.device)
@@ -158,6 +160,7 @@ def prepare(
     stepper = Stepper(model, NextToken(), compute, noise)
     rows = max(1, train.batch_tokens // context.model.sequence_length)
     settings = plan_fit(train, len(feed), rows, context.model.sequence_length, stage=stage.name)
+    settings = paced(settings, train.lora, model.config)
     return Ready(template, data, feed, rows, train.positions, compute, stepper, settings, notes)
 
 
@@ -179,20 +182,37 @@ def _seen_a_step(data: Data, report: Mapping[str, Any], steps: int) -> float:
     return max(own) / steps
 
 
-def _save(model: Decoder, template: Template, work: Path) -> None:
-    """The model and its tokenizer as one Hugging Face folder."""
+def _save(
+    model: Decoder,
+    template: Template,
+    work: Path,
+    lora: Lora | None,
+    context: Context,
+    parents: Mapping[str, Path],
+) -> dict[str, Any]:
+    """The model and its tokenizer as one Hugging Face folder; with LoRA, the adapter beside it, and
+    what the record says of it."""
+    model.to("cpu").eval()
+    if lora is None or context.start is None:
+        _write(model, template, work / "model")
+        return {}
+    base = parents[context.start] / "model"
+    save = partial(_write, model, template)
+    return {"lora": leave(model, lora, work, base=base, seed=context.seed, save=save)}
+
+
+def _write(model: Decoder, template: Template, folder: Path) -> None:
     from matura.models import hf
 
-    model.to("cpu").eval()
     hf.save(
         model,
-        work / "model",
+        folder,
         bos_id=template.bos_id,
         stop_ids=tuple(sorted(template.stop_ids)),
         pad_id=template.pad_id,
         generation=template.generation,
     )
-    template.tokenizer.save(work / "model")
+    template.tokenizer.save(folder)
 
 
 def gather(
@@ -311,6 +331,22 @@ def _tell(stage: StageKind, context: Context, data: Data, report: Mapping[str, A
     context.ledger.table(f"{stage.name}: mixture", head, rows)
     for warning in often(exposures(report)):
         context.ledger.say(f"{stage.name}: mind: {warning}")
+
+
+def _begin(
+    stage: str,
+    context: Context,
+    parents: Mapping[str, Path],
+    template: Template,
+    lora: Lora | None,
+    *,
+    weigh_tags: bool,
+) -> tuple[Decoder, dict[str, Any]]:
+    """The model to train; with adapters, if so asked."""
+    model, notes = _start(stage, context, parents, template, weigh_tags=weigh_tags)
+    if lora is not None:
+        put_on(model, lora, stage, context)
+    return model, notes
 
 
 def _start(

@@ -33,6 +33,7 @@ from matura.exams import exam
 from matura.lessons import lesson
 from matura.lessons.lesson import Lesson
 from matura.stages.dial import DEEPEST, filled_model
+from matura.stages.lora import Lora
 from matura.stages.taken import filled
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -273,6 +274,8 @@ class Train(Frozen):
     neftune: float = Field(default=0.0, ge=0, le=10_000, allow_inf_nan=False)
     """Noise on embedded inputs while training: this / sqrt(row length * hidden_size) at most. Fresh
     embeddings have deviation 1, so at CPU size 100 is 0.45 of it."""
+    lora: Lora | None = Field(default=None, exclude_if=lambda lora: lora is None)
+    """Train adapters beside the weights of the stage before, which stay as they are."""
     checkpoint_every_s: float = Field(default=30.0, gt=0, exclude=True)
     """Seconds of training that a kill may cost; no part of what the stage is."""
 

@@ -33,6 +33,7 @@ NOT_STAGES = (
     "dial",
     "learning",
     "loading",
+    "lora",
     "ready",
     "origin",
     "leaks",

@@ -129,6 +129,7 @@ def test_each_number_of_train_reaches_the_fit() -> None:
     for name, value in changed.items():
         assert plan_fit(Train(**{name: value}), 1000, 16, 64) != usual, name
     elsewhere = {"tokens", "epochs", "batch_tokens", "order", "min_tokens", "positions", "neftune"}
+    elsewhere.add("lora")  # test_lora_stage
     assert changed.keys() | elsewhere == Train.model_fields.keys()  # test_mechanics has the others
 
 
