@@ -101,7 +101,7 @@ def read_weights(folder: Folder, model: Decoder) -> None:
     """The model's weights from a checkpoint.
 
     Raises:
-        StoreError: names or shapes differ.
+        StoreError: names, shapes or number types differ.
     """
     path, found = folder.path / WEIGHTS, parts(folder, WEIGHTS)
     own = own_weights(model)
@@ -109,11 +109,15 @@ def read_weights(folder: Folder, model: Decoder) -> None:
         raise StoreError(f"{path}: weights differ in {sorted(found.keys() ^ own.keys())[:5]}")
     with torch.no_grad():
         for name, weight in own.items():
-            if weight.shape != found[name].shape:
-                raise StoreError(
-                    f"{path}: {name} is {tuple(found[name].shape)}, expected {tuple(weight.shape)}"
-                )
-            weight.copy_(found[name])
+            theirs = found[name]
+            if (weight.shape, weight.dtype) != (theirs.shape, theirs.dtype):
+                raise StoreError(f"{path}: {name} is {_kind(theirs)}, expected {_kind(weight)}")
+            weight.copy_(theirs)
+
+
+def _kind(tensor: Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return f"{tuple(tensor.shape)} in {kind}"
 
 
 def own_weights(model: Decoder) -> dict[str, Tensor]:
