@@ -66,6 +66,8 @@ class Stage:
     parameters: int
     prompted: Prompted | None = None
     """What its eval prompts were answered with."""
+    events: tuple[Mapping[str, Any], ...] = ()
+    """What went wrong in training and was passed over or gone back from."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _stage(row: Row) -> Stage:
         compute=str(numbers.get("compute", "")),
         parameters=int(numbers.get("parameters", 0)),
         prompted=prompted(row.folder),
+        events=_events(row.folder),
     )
 
 
@@ -163,6 +166,12 @@ def _from_lineage(row: Row) -> tuple[Share, ...]:
         for name, share in asked.items()
         if row.tokens
     )
+
+
+def _events(folder: Folder) -> tuple[Mapping[str, Any], ...]:
+    if METRICS not in folder.record["files"]:
+        return ()
+    return tuple(row for row in read_rows(folder.file(METRICS)) if "event" in row)
 
 
 def _curve(folder: Folder) -> Curve:

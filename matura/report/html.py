@@ -16,6 +16,7 @@ from matura.core.types import Item, Outcome
 from matura.ladder.transcript import Row, Sitting
 from matura.report.charts import SERIES, bars, curve
 from matura.report.corrected import told as told_corrections
+from matura.report.events import told as told_events
 from matura.report.facts import Facts, Samples, Share, Stage, facts
 from matura.report.prompted import Prompted
 from matura.report.prompted import told as told_prompts
@@ -242,6 +243,7 @@ def _curves(found: Facts) -> Iterator[str]:
             f"{_legend(told)}{compute}</figure>"
         )
     yield "</div>"
+    yield from (told_events(s.row.name, s.events) for s in found.trained if s.events)
 
 
 def _legend(parts: Iterable[tuple[str, int]]) -> str:
