@@ -21,7 +21,7 @@ from matura.text.template import Template
 
 if TYPE_CHECKING:
     from matura.learn.batch import Batch
-    from matura.learn.loop import Evaluation
+    from matura.learn.run import Evaluation
     from matura.learn.step import Stepper
 
 VALIDATION_ROWS = 32
@@ -64,7 +64,7 @@ class Evaluating:
         Raises:
             DataError: no source has a validation loss.
         """
-        from matura.learn.loop import Evaluation
+        from matura.learn.run import Evaluation
 
         losses = self.losses()
         if not losses:
