@@ -23,6 +23,7 @@ from matura.ladder.recipe import Recipe
 from matura.ladder.show import sampled_parts
 from matura.ladder.trial import Trial
 from matura.stages.given import given_model
+from matura.stages.lora import Lora, tried_on
 from matura.stages.origin import model_folder
 from matura.stages.parts import Train
 from matura.stages.stage import StageKind
@@ -44,6 +45,9 @@ COMPILING_S = 20.0
 8 s from the compiler's cache; which it will be is not known, so this stands between."""
 SAVED_STEP = 1
 
+Kind = tuple[int, bool, Lora | None]
+"""Of an update: rows in a batch, whether it is compiled, and the adapters that alone learn."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -54,9 +58,9 @@ class Speed:
     """False where a data sheet speaks instead of a clock."""
     compute: str
     """How the arithmetic is done, in words."""
-    step: Mapping[tuple[int, bool], float]
-    """One update, by rows in a batch and whether it is compiled."""
-    warmup: Mapping[tuple[int, bool], float]
+    step: Mapping[Kind, float]
+    """One update, by its kind."""
+    warmup: Mapping[Kind, float]
     """What the first update of its kind in a process takes besides."""
     validation_row: float
     read_token: float
@@ -82,8 +86,8 @@ class _Bench:
     batch: Callable[[int, int], Batch]
     """Rows asked for and which of them."""
     save_to: Path
-    step: dict[tuple[int, bool], float] = field(default_factory=dict)
-    warmup: dict[tuple[int, bool], float] = field(default_factory=dict)
+    step: dict[Kind, float] = field(default_factory=dict)
+    warmup: dict[Kind, float] = field(default_factory=dict)
 
 
 def shape_of(recipe: Recipe, vocab_size: int) -> DecoderConfig:
@@ -132,7 +136,10 @@ def calibrate(
     for _, train, how in stages:
         _time_kind(bench, train, batch_rows(train, recipe), how, compiling=compiling)
     validation = _time_validation(bench, compute)
-    save = _time_save(bench, stages[0][1])
+    # a whole model's checkpoint is the larger one
+    largest = next((train for _, train, _ in stages if train.lora is None), stages[0][1])
+    with tried_on(bench.model, largest.lora):
+        save = _time_save(bench, largest)
     read, say_step, say_row = _time_talk(bench, trial, recipe.seed)
     return Speed(
         hardware=hardware,
@@ -145,7 +152,9 @@ def calibrate(
         say_step=say_step * bench.scale,
         say_row=say_row * bench.scale,
         save=save * bench.scale,
-        memory_bytes=_memory(bench.model, compute.device, bench.scale),
+        memory_bytes=_memory(
+            bench.model, compute.device, bench.scale, copies=5 if largest.lora is None else 2
+        ),
         took=time.monotonic() - began,
     )
 
@@ -208,15 +217,16 @@ def _time_kind(
     bench: _Bench, train: Train, rows: int, compute: Compute, *, compiling: bool
 ) -> None:
     """The step of that many rows, and what its first one takes besides."""
-    kind = (rows, compute.compiled)
+    kind = (rows, compute.compiled, train.lora)
     if kind in bench.step:
         return
     if not compute.compiled or compiling:
-        usual, bench.warmup[kind] = _times(bench, train, rows, compute)
+        with tried_on(bench.model, train.lora):
+            usual, bench.warmup[kind] = _times(bench, train, rows, compute)
         bench.step[kind] = usual * bench.scale
         return
     _time_kind(bench, train, rows, replace(compute, compiled=False), compiling=False)
-    bench.step[kind] = bench.step[rows, False] / COMPILED_FASTER
+    bench.step[kind] = bench.step[rows, False, train.lora] / COMPILED_FASTER
     bench.warmup[kind] = COMPILING_S
 
 
@@ -237,9 +247,10 @@ def _times(bench: _Bench, train: Train, rows: int, compute: Compute) -> tuple[fl
         weight = max(1.0, float(batch.target_weights_BT.abs().sum()))
         stepper.gradients(batch, weight)
         optimizer.clip(train.clip)
-        before = [weight.detach().clone() for weight in model.parameters()]
+        learning = list(optimizer.parameters.values())
+        before = [weight.detach().clone() for weight in learning]
         optimizer.step(0.01)
-        update_ratio(before, [weight.detach() for weight in model.parameters()])
+        update_ratio(before, [weight.detach() for weight in learning])
         times.append(time.monotonic() - began)
         if len(times) > 2 and sum(times[1:]) > STEPS_S:
             break
@@ -306,11 +317,12 @@ def _least(work: Callable[[], object], times: int = 2) -> float:
     return min(found)
 
 
-def _memory(model: Decoder, device: str, scale: float) -> int:
+def _memory(model: Decoder, device: str, scale: float, *, copies: int) -> int:
+    """`copies` of the weights: they, gradients, two moments, and one to see how far a step moved;
+    of those that are frozen, they and, at the end, what was merged."""
     if device != "cuda":
         weights = 4 * model.config.parameters
-        # weights, gradients, two moments, and a copy to see how far a step moved
-        return round(peak_rss_bytes() + 5 * weights * (scale - 1))
+        return round(peak_rss_bytes() + copies * weights * (scale - 1))
     import torch
 
     return round(torch.cuda.max_memory_allocated() * scale)

@@ -167,6 +167,12 @@ def drawn_plan(found: Plan) -> Group:
         for stage in found.stages
         if stage.epoch_tokens and stage.kind == "pretrain"
     ]
+    lines += [
+        f"LoRA in {stage.name}: {spell_count(stage.trained_parameters)} of "
+        f"{spell_count(found.parameters + stage.trained_parameters)} parameters learn"
+        for stage in found.stages
+        if "adapter" in stage.disk
+    ]
     seen = [
         f"seen in {stage.name}: "
         + ", ".join(f"{name} {times:.2f} times" for name, times in stage.seen.items())

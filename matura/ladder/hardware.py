@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
-from matura.ladder.calibrate import Speed, batch_rows
+from matura.ladder.calibrate import Kind, Speed, batch_rows
 from matura.ladder.recipe import Recipe
 from matura.stages.parts import Train
 
@@ -89,8 +89,8 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
     sheet, count = machine.sheet, machine.count
     launches = config.layers * OPERATIONS * LAUNCH_S
     per_token = 2.0 * config.parameters / (sheet.flops * UTILISATION)
-    step: dict[tuple[int, bool], float] = {}
-    warmup: dict[tuple[int, bool], float] = {}
+    step: dict[Kind, float] = {}
+    warmup: dict[Kind, float] = {}
     for stage in recipe.stages:
         train = getattr(stage, "train", None)
         if isinstance(train, Train):
@@ -99,11 +99,14 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
             for compiled in (False, True):
                 # a compiled step starts about a third of the operations
                 least = 3 * launches * (0.35 if compiled else 1.0)
-                step[rows, compiled] = max(3 * per_token * tokens, least)
-                warmup[rows, compiled] = WARMUP_S if compiled else 1.0
+                kind = (rows, compiled, train.lora)
+                # forwards, back through it, and once more for what frozen weights do not need
+                step[kind] = max((3 if train.lora is None else 2) * per_token * tokens, least)
+                warmup[kind] = WARMUP_S if compiled else 1.0
     weights_bytes = 4.0 * config.parameters
     activations = 2.0 * 16 * config.layers * config.hidden_size
-    most = max((rows for rows, _ in step), default=1)
+    most = max((rows for rows, _, _ in step), default=1)
+    copies = 5 if any(lora is None for _, _, lora in step) else 2
     tokens = math.ceil(most / count) * recipe.model.sequence_length
     return Speed(
         hardware=machine.name,
@@ -117,5 +120,5 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
         say_step=max(launches, weights_bytes / sheet.bytes_per_s),
         say_row=per_token,
         save=0.05 + 4 * weights_bytes / DISK_BYTES_PER_S,
-        memory_bytes=round(5 * weights_bytes + activations * tokens + 1e9),
+        memory_bytes=round(copies * weights_bytes + activations * tokens + 1e9),
     )

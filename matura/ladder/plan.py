@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from matura.core.errors import NotHereError, RecipeError
 from matura.core.ledger import Ledger, spell_count
-from matura.ladder.calibrate import Speed, batch_rows, calibrate, shape_of
+from matura.ladder.calibrate import Kind, Speed, batch_rows, calibrate, shape_of
 from matura.ladder.hardware import HERE, by_sheet, machine_named
 from matura.ladder.papers import Paper, papers
 from matura.ladder.recipe import Recipe
@@ -26,7 +26,7 @@ from matura.ladder.warnings import few_tokens, seen_too_often, too_large
 from matura.stages.dial import ROWS_FILLED, told
 from matura.stages.evaluating import VALIDATION_ROWS
 from matura.stages.given import Given, given_model
-from matura.stages.horizon import flops_so_far, horizon, plan_fit
+from matura.stages.horizon import flops_per_token, flops_so_far, horizon, learning, plan_fit
 from matura.stages.origin import refuse_other_shape
 from matura.stages.parts import Train
 from matura.stages.stage import Context, StageKind
@@ -72,6 +72,8 @@ class StagePlan:
     epoch_tokens: int = 0
     """After how many tokens its own data are seen once, replay on top by its share."""
     batch_tokens: int = 0
+    trained_parameters: int = 0
+    """All of the model's, or its adapters'."""
 
     @property
     def total_s(self) -> float:
@@ -282,7 +284,7 @@ def _stages(
     seconds = {"data": trial.tokenizer_seconds, "rest": STAGE_S}
     yield _untrained("tokenizer", "tokenizer", seconds, {"model": _TOKENIZER_BYTES})
     computes = {stage.name: compute for stage, _, compute in ways}
-    warm: set[tuple[int, bool]] = set()
+    warm: set[Kind] = set()
     earlier: list[tuple[str, str, int]] = []
     for stage in recipe.stages:
         own = [(stage.name, exam.exam, exam.n) for exam in stage.exams]
@@ -330,14 +332,14 @@ def _stage(
     speed: Speed,
     sheets: Mapping[tuple[str, str], Paper],
     compute: Compute,
-    warm: set[tuple[int, bool]],
+    warm: set[Kind],
     sat: Sequence[tuple[str, str, int]],
 ) -> StagePlan:
     length, rows = recipe.model.sequence_length, batch_rows(train, recipe)
     feed_rows = max(1, round(seen.tokens / ((length + 1) * ROWS_FILLED)))
     settings = plan_fit(train, feed_rows, rows, length, stage=stage.name)
     evaluations = len(settings.evaluate_at)
-    kind = (rows, compute.compiled)
+    kind = (rows, compute.compiled, train.lora)
     training = settings.steps * speed.step[kind] + (0.0 if kind in warm else speed.warmup[kind])
     warm.add(kind)
     sources = len(stage.mixture) + sum(
@@ -349,7 +351,7 @@ def _stage(
     )
     saves = evaluations + training / train.checkpoint_every_s
     own = {exam.exam for exam in stage.exams}
-    model_bytes = 4 * config.parameters
+    model_bytes, learnt = 4 * config.parameters, learning(train, config)
     data = [trial.parts[stage.name, part.title] for part in stage.mixture]
     return StagePlan(
         name=stage.name,
@@ -360,8 +362,7 @@ def _stage(
         evaluations=evaluations,
         exams=tuple(exam.exam for exam in stage.exams),
         exams_again=tuple(name for _, name, _ in sat if name not in own),
-        flops=6.0 * config.parameters * seen.tokens
-        + 6.0 * len(config.attending) * config.hidden_size * length * seen.tokens,
+        flops=flops_per_token(train, config, length) * seen.tokens,
         compiled=compute.compiled,
         seconds={
             "data": sum(tried.seconds for tried in data),
@@ -374,7 +375,8 @@ def _stage(
         disk=_data_bytes(stage, trial)
         | {
             "model": model_bytes,
-            "checkpoints": round(CHECKPOINTS_KEPT * STATE_TIMES * model_bytes),
+            "checkpoints": round(CHECKPOINTS_KEPT * STATE_TIMES * 4 * learnt),
+            **({} if train.lora is None else {"adapter": 4 * learnt}),
             "rest": round(2e3 * sum(n for _, _, n in sat)) + _TOKENIZER_BYTES,
         },
         seen={part.name: part.seen for part in seen.parts},
@@ -383,4 +385,6 @@ def _stage(
             [(part.share_asked, part.tokens_available) for part in seen.parts[: len(data)]],
         ),
         batch_tokens=rows * length,
+        trained_parameters=learnt,
     )
+

@@ -17,7 +17,7 @@ from matura.text.template import PRESETS, Weights
 
 if TYPE_CHECKING:
     from matura.learn.loop import Settings
-    from matura.models.decoder import Decoder
+    from matura.models.decoder import Decoder, DecoderConfig
 
 
 def weights_of(stage: StageKind) -> Weights:
@@ -118,6 +118,20 @@ def flops_so_far(tokens: int, context: Context, model: Decoder) -> float:
     earlier = [getattr(stage, "train", None) for stage in context.earlier.values()]
     tokens += sum(t.tokens or 0 for t in earlier if isinstance(t, Train))
     return 6.0 * model.config.parameters * tokens
+
+
+def learning(train: Train, config: DecoderConfig) -> int:
+    """How many numbers learn: all of the model's, or its adapters'."""
+    return config.parameters if train.lora is None else train.lora.trained_parameters(config)
+
+
+def flops_per_token(train: Train, config: DecoderConfig, length: int) -> float:
+    """Two for each weight forwards, two back through it, two for its own gradient, which frozen
+    ones have not; and attention."""
+    attention = 6.0 * len(config.attending) * config.hidden_size * length
+    if train.lora is None:
+        return 6.0 * config.parameters + attention
+    return 4.0 * config.parameters + 6.0 * learning(train, config) + attention
 
 
 def often(seen: Mapping[str, float]) -> Iterator[str]:

@@ -4,7 +4,8 @@ the adapter, and the merged model once it is shown to say the same."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,6 +105,23 @@ def put_on(model: Decoder, lora: Lora, stage: str, context: Context) -> None:
         targets=lora.names(convolutions=bool(model.config.conv_layers)),
         generator=seeded(stream_seed(context.seed, stage, "lora")),
     )
+
+
+@contextmanager
+def tried_on(model: Decoder, lora: Lora | None) -> Iterator[None]:
+    """The model with fresh adapters for a while; as it is where there are to be none."""
+    from matura.learn.loop import seeded
+    from matura.models.lora import attach, detach
+
+    if lora is None:
+        yield
+        return
+    names = lora.names(convolutions=bool(model.config.conv_layers))
+    attach(model, rank=lora.rank, alpha=lora.alpha, targets=names, generator=seeded(0))
+    try:
+        yield
+    finally:
+        detach(model)
 
 
 def paced(settings: Settings, lora: Lora | None, config: DecoderConfig) -> Settings:

@@ -19,12 +19,14 @@ from transformers import AutoModelForCausalLM
 from matura.core.errors import RecipeError, StoreError
 from matura.core.record import plain
 from matura.core.store import Checkpoints
+from matura.ladder.plan import plan
 from matura.ladder.recipe import Recipe, loads, spell
 from matura.learn.checkpoint import WEIGHTS
 from matura.learn.loop import seeded
 from matura.models import adapter, hf
 from matura.models.lora import attach
 from matura.models.shape import DecoderConfig
+from matura.stages.horizon import flops_per_token, learning
 from matura.stages.lora import ADAPTER, TARGETS, Lora, leave
 from matura.stages.parts import Train
 from matura.stages.stage import Made
@@ -119,6 +121,30 @@ def test_the_rate_is_the_given_one_or_higher_for_narrow_models() -> None:
     assert 2.5e-3 < rate(192) < 4e-3
     assert rate(192, learning_rate=0.01) == 0.01
     assert Train().lora is None
+
+
+# What it takes
+
+
+def test_frozen_weights_take_no_gradient_of_their_own() -> None:
+    shape = {"vocab_size": 99, "layers": 2, "heads": 4, "kv_heads": 2, "sequence_length": 64}
+    config = DecoderConfig(**shape, hidden_size=32)
+    whole, lora = Train(), Train(lora=Lora(rank=2, targets=("q_proj",)))
+    assert learning(whole, config) == config.parameters
+    assert learning(lora, config) == 2 * 2 * (32 + 32)
+    saved = flops_per_token(whole, config, 64) - flops_per_token(lora, config, 64)
+    assert saved == 2 * config.parameters - 6 * learning(lora, config)
+
+
+@pytest.mark.slow
+def test_a_plan_tells_what_learns(tmp_path: Path) -> None:
+    found = plan(loads(text(tmp_path)))
+    _, base, adapted = found.stages
+    assert base.trained_parameters == found.parameters
+    assert adapted.trained_parameters == 4 * 2 * (32 + 32 + 32 + 32 + 128 + 32)
+    assert adapted.disk["adapter"] == 4 * adapted.trained_parameters
+    assert adapted.disk["checkpoints"] < base.disk["checkpoints"] / 3
+    assert adapted.flops / adapted.tokens < base.flops / base.tokens
 
 
 # What a stage leaves behind
