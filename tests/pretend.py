@@ -210,6 +210,7 @@ def _metrics(work: Path, steps: int, sources: list[str]) -> None:
     for step in range(steps):
         loss = 1.6 + 4 * math.exp(-step / steps * 6) + draw.random() * 0.25
         rows.append({"step": step, "loss": loss, "grad_norm": 1.0, "rate": 1.0, "update": 0.01})
+        rows[-1] |= {"update/matrices": 0.004, "update/head": 0.02}
         if (step + 1) % (steps // 4) == 0:
             found = {f"validation/{name}": loss + 0.1 * i for i, name in enumerate(sources)}
             rows.append({"step": step, **found})

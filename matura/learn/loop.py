@@ -22,7 +22,7 @@ from matura.learn import checkpoint
 from matura.learn.batch import Batch
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
-from matura.learn.optim import Optimizer, update_ratio
+from matura.learn.optim import Optimizer, update_ratio, update_ratios
 from matura.learn.redlines import RedLines
 from matura.learn.run import Evaluation, Run, known, spell
 from matura.learn.schedule import Schedule
@@ -213,8 +213,7 @@ def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: 
     run.guard.accept(loss, grad_norm)
     values = {"loss": loss, "grad_norm": grad_norm, "rate": factor}
     run.whole = False
-    if (moved := _updated(run, batch.name, factor)) is not None:
-        values["update"] = moved
+    values |= _updated(run, batch.name, factor)
     seconds = time.monotonic() - began
     done = run.step + 1
     ledger.row(
@@ -273,8 +272,9 @@ def _computed(
     return None
 
 
-def _updated(run: Run, name: str, factor: float) -> float | None:
-    """Applies the gradient; how far that moved the weights, in the steps where it is measured.
+def _updated(run: Run, name: str, factor: float) -> dict[str, float]:
+    """Applies the gradient; how far that moved the weights, all and by group, in the steps where it
+    is measured.
 
     Raises:
         RedLine: several updates moved nothing.
@@ -282,15 +282,16 @@ def _updated(run: Run, name: str, factor: float) -> float | None:
     """
     step = run.step
     watched = step < CLOSELY or step % NOW_AND_THEN == 0
-    learning = run.optimizer.parameters.values()
-    before = [p.detach().clone() for p in learning] if watched else []
+    learning = run.optimizer.parameters
+    before = {name: p.detach().clone() for name, p in learning.items()} if watched else {}
     run.optimizer.step(factor)
     run.untouched.after(run.model, run.optimizer)
     if not watched:
         if factor == 0:
             run.watch.update(step, name, 0.0)
-        return None
-    moved = update_ratio(before, [p.detach() for p in learning])
+        return {}
+    after = {name: p.detach() for name, p in learning.items()}
+    moved = update_ratio(before.values(), after.values())
     if not math.isfinite(moved):
         told = f"step {step}, {name}: the update is {moved} times the weights"
         raise Setback("non-finite values", step, told, range(step, step + 1))
@@ -298,7 +299,8 @@ def _updated(run: Run, name: str, factor: float) -> float | None:
     if why := run.guard.spikes.update(moved, factor):
         told = f"step {step}, {name}: {why}"
         raise Setback("update spike", step, told, range(step, step + 1))
-    return moved
+    groups = update_ratios(before, after)
+    return {"update": moved, **{f"update/{group}": ratio for group, ratio in groups.items()}}
 
 
 def _pass_over(run: Run, ledger: Ledger, event: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ is two stacks, and half the time of one matrix after the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -185,3 +185,26 @@ def update_ratio(before: Iterable[Tensor], after: Iterable[Tensor]) -> float:
         moved += float((old - new).square().sum())
         size += float(old.square().sum())
     return math.sqrt(moved / size) if size else math.sqrt(moved)
+
+
+def update_ratios(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+    """The same for each group that has a rate of its own, by its name: too small or too large a
+    rate shows there first."""
+    groups: dict[str, list[str]] = {}
+    for name, weight in before.items():
+        groups.setdefault(group_of(name, weight), []).append(name)
+    return {
+        group: update_ratio([before[n] for n in names], [after[n] for n in names])
+        for group, names in groups.items()
+    }
+
+
+def group_of(name: str, weight: Tensor) -> str:
+    """What a parameter is to the optimizer: of the matrices, the embeddings, the head, or the
+    rest."""
+    if is_matrix(name, weight):
+        return "matrices"
+    for part, group in (("embed_tokens", "embeddings"), ("lm_head", "head")):
+        if part in name:
+            return group
+    return "rest"

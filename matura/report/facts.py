@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matura.core.errors import DataError, StoreError
@@ -20,6 +21,10 @@ from matura.report.prompted import Prompted, prompted
 RIGHT_SHOWN, WRONG_SHOWN = 3, 5
 
 
+UPDATE = "update/"
+"""What rows call how far a group of weights moved."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """How a stage learned."""
@@ -28,6 +33,9 @@ class Curve:
     """By step, of the training batches."""
     validation: Mapping[str, tuple[tuple[int, float], ...]]
     """By source."""
+    moved: Mapping[str, float] = field(default_factory=dict)
+    """How far a step moved each group of weights, relative to their size: the median over the
+    steps in which it was measured."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +193,16 @@ def _curve(folder: Folder) -> Curve:
                 source = name.removeprefix("validation/")
                 validation.setdefault(source, []).append((row["step"], float(value)))
     losses = tuple((row["step"], float(row["loss"])) for row in found if "loss" in row)
-    return Curve(losses, {name: tuple(points) for name, points in validation.items()})
+    moved: dict[str, list[float]] = {}
+    for row in found:
+        for name, value in row.items():
+            if name.startswith(UPDATE):
+                moved.setdefault(name.removeprefix(UPDATE), []).append(float(value))
+    return Curve(
+        losses,
+        {name: tuple(points) for name, points in validation.items()},
+        {name: median(values) for name, values in moved.items()},
+    )
 
 
 def _samples(found: Sequence[Row]) -> list[Samples]:

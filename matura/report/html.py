@@ -216,6 +216,14 @@ def _change(sitting: Sitting) -> str:
     return f'<span class="quiet">{sign}</span>'
 
 
+def _moved(stage: Stage) -> str:
+    """How far a step moved the weights, by group: what a learning rate comes to."""
+    if not stage.curve.moved:
+        return ""
+    parts = [f"{escape(name)} {ratio:.2%}" for name, ratio in stage.curve.moved.items()]
+    return f'<p class="quiet">A step moves the weights by: {", ".join(parts)} (median).</p>'
+
+
 def _curves(found: Facts) -> Iterator[str]:
     drawn = [
         (stage, curve(stage.row.name, stage.curve.losses, stage.curve.validation))
@@ -240,7 +248,7 @@ def _curves(found: Facts) -> Iterator[str]:
         compute = f'<p class="quiet">{escape(stage.compute)}</p>' if stage.compute else ""
         yield (
             f'<figure class="card" style="margin:0"><h3>{escape(stage.row.name)}</h3>{chart}'
-            f"{_legend(told)}{compute}</figure>"
+            f"{_legend(told)}{_moved(stage)}{compute}</figure>"
         )
     yield "</div>"
     yield from (told_events(s.row.name, s.events) for s in found.trained if s.events)

@@ -64,7 +64,7 @@ def learn(
     team = context.team or Team()
     ready = prepare(stage, train, work, parents, context, weigh_tags=weigh_tags)
     template, data, feed, rows = ready.template, ready.data, ready.feed, ready.rows
-    stepper, settings, notes = ready.stepper, ready.settings, ready.notes
+    stepper, settings, notes = ready.stepper, ready.settings, dict(ready.notes)
     model, report = stepper.model, feed.report()
     look = Evaluating(
         stage,

@@ -29,7 +29,9 @@ def test_it_learns_and_says_how(tmp_path: Path) -> None:
     found = trained(tmp_path, settings(60))
     steps = [values for _, values in found.rows if "loss" in values]
     assert [step for step, values in found.rows if "loss" in values] == list(range(60))
-    assert set(steps[0]) == {"loss", "grad_norm", "rate", "update"}
+    groups = {f"update/{group}" for group in ("matrices", "embeddings", "head", "rest")}
+    assert set(steps[0]) == {"loss", "grad_norm", "rate", "update", *groups}
+    assert all(0 < float(steps[0][group]) < 1 for group in groups - {"update/head"})
     assert found.losses[59] < 0.6 * found.losses[0]
     assert [float(row["rate"]) for row in steps[2:30]] == [1.0] * 28
     assert 0 < float(steps[59]["rate"]) < 0.1

@@ -11,7 +11,7 @@ from tiny import shape, spread
 from torch import Tensor
 
 from matura.learn.loop import seeded
-from matura.learn.optim import Optimizer, is_matrix, orthogonalised, update_ratio
+from matura.learn.optim import Optimizer, is_matrix, orthogonalised, update_ratio, update_ratios
 from matura.models.decoder import Decoder
 
 
@@ -201,3 +201,18 @@ def test_the_update_is_measured_against_the_weights() -> None:
     assert update_ratio(before, before) == 0.0
     assert update_ratio([torch.zeros(4)], [torch.ones(4)]) == 2.0
     assert not math.isfinite(update_ratio(before, [b * math.inf for b in before]))
+
+
+def test_update_ratios_by_group_hold_every_parameter_once() -> None:
+    names = ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight",
+             "model.layers.0.input_layernorm.weight", "lm_head.weight"]  # fmt: skip
+    before = {name: torch.ones(4, 4) if "norm" not in name else torch.ones(4) for name in names}
+    by = (1.1, 1.2, 1.3, 1.4)
+    after = {name: before[name] * times for name, times in zip(names, by, strict=True)}
+    found = update_ratios(before, after)
+    assert found == {
+        "embeddings": pytest.approx(0.1, rel=1e-4),
+        "matrices": pytest.approx(0.2, rel=1e-4),
+        "rest": pytest.approx(0.3, rel=1e-4),
+        "head": pytest.approx(0.4, rel=1e-4),
+    }

@@ -92,6 +92,7 @@ def test_every_part_is_told(outline: Outline, made: Pretended) -> None:
         "asked 20.0%",
         "chat/echo",  # lineage
         "a laptop's",  # the machine
+        "matrices 0.40%, head 2.00%",  # how far a step moved them
         "1:32 min",
         "0.81 GB",
     ):
