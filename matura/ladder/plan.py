@@ -387,4 +387,3 @@ def _stage(
         batch_tokens=rows * length,
         trained_parameters=learnt,
     )
-
