@@ -99,7 +99,8 @@ def test_a_wrong_layout_is_a_recipe_error(asked: dict[str, str], said: str) -> N
 def test_chats_come_in_arrays_too(tmp_path: Path) -> None:
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps([{"instruction": f"i{n}", "output": "o"} for n in range(3)]))
-    assert [thing.id for thing in read(Jsonl(path=path))] == ["alpaca.json:1"] * 3
+    ids = ["alpaca.json:1", "alpaca.json:1.2", "alpaca.json:1.3"]  # all in one line
+    assert [thing.id for thing in read(Jsonl(path=path))] == ids
     report = check(path)
     assert report.ok
     assert (report.kind, report.format, report.rows) == ("jsonl", "alpaca", 3)

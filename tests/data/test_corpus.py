@@ -145,6 +145,9 @@ def test_arrays_in_a_folder_are_rows_and_one_object_is_none(tmp_path: Path) -> N
             ("b.json:1", "second"),
             ("b.json:2", "third"),
         ]
+    (rows / "b.json").write_text('[{"text": "second"}, {"text": "third"}]')
+    ids = [thing.id for thing in source_at(rows).read(GIVEN)]
+    assert ids == ["a.jsonl:1", "b.json:1", "b.json:1.2"]  # two in one line
     (rows / "notes.txt").write_text("Text.\n")
     with pytest.raises(DataError, match=r"JSON rows \(a\.jsonl\) and text \(notes\.txt\)"):
         source_at(rows)

@@ -116,11 +116,15 @@ class Jsonl(Source):
             self.depth_limit,
             None if self.layout is None else Layout(self.layout, self.each),
         )
+        last, more = 0, 0
         for number, raw in rows(path, self.line_limit_bytes):
             if not raw.strip():
                 continue
+            more = more + 1 if number == last else 0  # an array may stand in one line
+            last = number
+            place = f"{number}.{more + 1}" if more else f"{number}"
             try:
-                yield reader.item(reader.row(raw), f"{name}:{number}")
+                yield reader.item(reader.row(raw), f"{name}:{place}")
             except BadLine as problem:
                 raise DataError(f"{path}:{number}: {problem}") from None
 
