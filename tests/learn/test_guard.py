@@ -185,6 +185,15 @@ def test_f11_a_flipped_bit_leaves_no_trace(
     assert (found.losses, found.weights) == (plain.losses, plain.weights)
 
 
+def test_before_there_is_a_good_state_the_run_begins_again(
+    plain: Outcome, ram: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the weights and the empty optimizer that it began with."""
+    found = flips(3, 1, 10, TENSORS["weight"])(ram, monkeypatch)
+    assert did(found) == [(3, "weights changed", "back to step 0")]
+    assert (found.losses, found.weights) == (plain.losses, plain.weights)
+
+
 @pytest.mark.parametrize("step", [2, 22])
 def test_the_same_failure_three_times_stops(
     step: int, ram: Path, monkeypatch: pytest.MonkeyPatch

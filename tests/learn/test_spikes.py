@@ -90,6 +90,7 @@ def test_no_more_than_a_share_is_passed_over() -> None:
     with pytest.raises(Setback) as found:
         guard.pass_over(IN_A_ROW - 1, "rows", "loss spike", "loss 9")
     assert found.value.steps == range(IN_A_ROW)
+    assert guard.spikes.losses == guard.spikes.norms == []  # what is turned away never enters
 
 
 # A restart
