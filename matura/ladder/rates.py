@@ -275,6 +275,6 @@ def _refuse_drift(recipe: Recipe, number: int, there: Path, parents: Mapping[str
 def _same_data(recipe: Recipe, index: int, own: Path, parents: Mapping[str, Path]) -> bool:
     """Whether the stage is there already, of the same data, however it was trained."""
     addresses = {name: path.name for name, path in parents.items()}
-    asks = [Folder.open(own).record["asked"], asked_of(recipe, index, addresses)]
-    apart = [{**ask, "stage": {**ask["stage"], "train": None}} for ask in asks]
-    return not differences(*apart)
+    asks = (Folder.open(own).record["asked"], asked_of(recipe, index, addresses))
+    then, now = ({**ask, "stage": {**ask["stage"], "train": None}} for ask in asks)
+    return not differences(then, now)

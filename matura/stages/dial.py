@@ -134,10 +134,11 @@ def filled(value: Any) -> Any:
         if not isinstance(train, Mapping) or stage.get("kind") == "given":
             found.append(stage)
             continue
-        stated, more = _count(train, "batch_tokens"), {}
+        stated = _count(train, "batch_tokens")
+        more: dict[str, float] = {}
         if number == base:
             asked = budget(size, length, per_parameter=per, batch_tokens=stated)
-            stated, more = asked.batch_tokens, {"batch_tokens": asked.batch_tokens}
+            stated = asked.batch_tokens
             if train.get("tokens") is None and train.get("epochs") is None:
                 train = {name: v for name, v in train.items() if name != "tokens"}
                 more["tokens"] = asked.tokens
@@ -196,8 +197,9 @@ def _base(stages: Sequence[Any]) -> int | None:
 def _number(given: Any, name: str) -> float | None:
     """A number above 0 under that name, if there is one."""
     value = given.get(name) if isinstance(given, Mapping) else None
-    wrong = isinstance(value, bool) or not isinstance(value, int | float)
-    return None if wrong or not 0 < value < math.inf else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value < math.inf else None
 
 
 def _count(given: Any, name: str) -> int | None:
