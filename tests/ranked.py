@@ -22,6 +22,7 @@ import torch
 from tiny import numbered, settings, trained
 
 from matura.core.errors import MaturaError
+from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
 from matura.learn.rendezvous import meet
 from matura.learn.step import Stepper
@@ -56,6 +57,8 @@ def run(
         found = trained(folder, how, batches=batches, exams=EXAMS, team=team)
     except KeyboardInterrupt:
         return {"stopped": until}
+    except MaturaError as problem:
+        return {"refused": str(problem)}
     weights = b"".join(found.weights[name] for name in sorted(found.weights))
     return {
         "sha256": hashlib.sha256(weights).hexdigest(),
@@ -82,6 +85,8 @@ def happen(fault: Mapping[str, Any], folder: Path) -> None:
             raise OSError("the disk is on fire")
         case "nan":
             spoilt(Stepper)
+        case "drifts":
+            drifted(Optimizer)
 
 
 def spoilt(kind: type[Stepper]) -> None:
@@ -98,6 +103,17 @@ def spoilt(kind: type[Stepper]) -> None:
         return total
 
     kind.gradients = gradients  # type: ignore[method-assign]
+
+
+def drifted(kind: type[Optimizer]) -> None:
+    """This process's next update is a little larger than that of the others."""
+    whole, left = kind.step, [1]
+
+    def step(self: Optimizer, factor: float) -> None:
+        whole(self, factor * (1 + 1e-3 * left[0]))
+        left[0] = 0
+
+    kind.step = step  # type: ignore[method-assign]
 
 
 def free_port() -> int:

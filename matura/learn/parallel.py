@@ -9,8 +9,8 @@ all stop with that one cause (`matura.learn.pulse`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -29,7 +29,7 @@ from matura.core.store import Checkpoints, work_place
 from matura.learn.batch import Batch
 from matura.learn.gathering import block, put, summed_shards, taken
 from matura.learn.pulse import Lost, Pulse
-from matura.learn.rendezvous import Meeting, meet
+from matura.learn.rendezvous import Meeting
 from matura.learn.step import Stepper
 from matura.learn.team import Team
 
@@ -195,6 +195,16 @@ class Ranks(Team):
         if not asked:
             self.tell(False)
 
+    def agree(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Compares all tensors among all ranks.
+
+        Raises:
+            RankError: some have drifted apart; a few are named.
+        """
+        self.at("comparing the weights", step)
+        names = sorted(tensors)
+        self.compare({f"{name} after step {step}": _sha256(tensors[name]) for name in names})
+
     def same(self, what: str, value: str) -> None:
         """Compares a value among all ranks.
 
@@ -314,12 +324,6 @@ class Ranks(Team):
             self.pulse.section = before
 
 
-def joined(*, timeout_s: float | None = None, tell: Callable[[str], None] | None = None) -> Team:
-    """The team this process was started for: by `RANK` and `WORLD_SIZE`, alone without them.
-
-    Raises:
-        RankError: the others are not to be found, or are not who they should be.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Team()
-    return Ranks(meet(timeout_s=timeout_s), tell=tell)
+def _sha256(tensor: Tensor) -> str:
+    bits = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(bits).hexdigest()[:16]

@@ -107,6 +107,7 @@ class Run:
         """Writes the whole state down; the best so far and the last good one stay."""
         ledger.sync()
         team = self.team
+        team.agree({**checkpoint.own_weights(self.model), **self.optimizer.state()}, self.step)
         team.save(
             checkpoints,
             self.step,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from matura.core.errors import RecipeError
 from matura.core.store import Checkpoints
@@ -95,6 +96,10 @@ class Team:
     ) -> None:
         """A checkpoint that every rank writes its part of, with one record."""
         checkpoints.save(step, write, spare=spare)
+
+    def agree(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Raises RankError if the ranks do not have the same weights and momenta, to the bit: a
+        checkpoint is put together from all of them."""
 
     def same(self, what: str, value: str) -> None:
         """Raises RankError if the ranks do not all have this value: those that differ are named."""
