@@ -54,7 +54,9 @@ def fault_run(name: str, seed: int) -> dict[str, Any]:
     if name in HARMLESS:
         healthy = ran(shape)
         row["loss_moved"] = max(
-            abs(found.losses[step] - loss) for step, loss in healthy.losses.items()
+            abs(found.losses[step] - loss)
+            for step, loss in healthy.losses.items()
+            if step in found.losses
         )
         row["well"] = found.stopped is None
         return row
@@ -117,6 +119,7 @@ def cost(repeats: int) -> dict[str, float]:
         learning_rate=1e-3,
         embedding_learning_rate=1e-3,
         weight_decay=0.0,
+        muon_dtype=FP32.dtype,
     )
     untouched, seen = Untouched(), Repeats()
     guard, watch = Guard(Spikes(2048, 1.0), 10**6), Watch(2048, scratch=True)
@@ -147,6 +150,7 @@ def main() -> None:
     """Prints a line a fault, and of the healthy runs those that something was said of."""
     ask = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--only", default="", help="faults whose name has this in it")
     ask.add_argument("--healthy", type=int, default=50)
     ask.add_argument("--cost", type=int, default=0, help="steps to time")
     ask.add_argument("--json", action="store_true")
@@ -154,7 +158,7 @@ def main() -> None:
     torch.set_num_threads(1)
     began = time.monotonic()
     faults = []
-    for name in FAULTS if asked.seeds else ():
+    for name in (name for name in FAULTS if asked.seeds and asked.only in name):
         rows = [fault_run(name, seed) for seed in range(asked.seeds)]
         faults += rows
         soon = ", ".join(str(row["noticed_after"]) for row in rows)

@@ -242,8 +242,8 @@ FAULTS: dict[str, Fault] = {
     **{f"F11 activation, bit {bit}": flip_in_activation(bit) for bit in BITS},
 }
 FROM_THE_START = ("F1 rates of 0", "F2 not in the optimizer")
-HARMLESS = ("F11 activation, bit 23", "F11 activation, bit 10")
-"""Noise of one number in one step, which nothing tells from a batch of its own: how far it moves
-the loss is measured instead."""
+HARMLESS = tuple(f"F11 activation, bit {bit}" for bit in BITS)
+"""One number in one step: a norm bounds whatever it is, so as a rule it moves one position's loss
+and nothing tells it from a batch of its own. How far it moves the losses is measured as well."""
 STOPS = ("F1 ", "F2 ", "F7 ", "F8 ", "F9 NaN for ever")
 """Beginnings of the names of faults that last and must end a run; it goes on after the others."""
