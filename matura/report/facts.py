@@ -152,11 +152,20 @@ def _stage(row: Row) -> Stage:
             for name, part in parts.items()
         )
         or _from_lineage(row),
-        compute=str(numbers.get("compute", "")),
+        compute=_computed(numbers),
         parameters=int(numbers.get("parameters", 0)),
         prompted=prompted(row.folder),
         events=_events(row.folder),
     )
+
+
+def _computed(numbers: Mapping[str, Any]) -> str:
+    """How the arithmetic was done, and what of the model learnt, if not all."""
+    told, lora = str(numbers.get("compute", "")), numbers.get("lora")
+    if not lora:
+        return told
+    learnt, size = int(lora["trained_parameters"]), int(lora["adapter_bytes"])
+    return f"{told}; LoRA of rank {lora['rank']}: {learnt:,} numbers learnt, {size / 1e6:.2f} MB"
 
 
 def _from_lineage(row: Row) -> tuple[Share, ...]:
