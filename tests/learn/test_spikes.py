@@ -19,6 +19,7 @@ from matura.learn.batch import Batch
 from matura.learn.guard import IN_A_ROW, MOST_LEAST, Guard, Setback
 from matura.learn.loop import fit
 from matura.learn.optim import Optimizer
+from matura.learn.repeats import BACK, Repeats
 from matura.learn.spikes import AGAIN, ENOUGH, WINDOW, Spikes
 
 # What is usual
@@ -123,7 +124,7 @@ def test_every_decision_survives_a_restart() -> None:
 # The loader
 
 
-@pytest.mark.parametrize("many", [1, 3, 8])
+@pytest.mark.parametrize("many", [1, 3, 4])
 def test_f8_a_loader_that_is_stuck_stops_the_run(many: int, ram: Path) -> None:
     """Also if it hands out a few batches in turn, and shuffles their rows."""
 
@@ -142,6 +143,12 @@ def test_f8_a_loader_that_is_stuck_stops_the_run(many: int, ram: Path) -> None:
         ran(ram, batches=batches, ledger=ledger)
     assert 20 < max(ledger.losses) < 40
     assert ledger.rows[-1][1]["event"] == "stopped"
+
+
+def test_f8_few_data_read_in_order_time_and_again_are_none() -> None:
+    repeats = Repeats()
+    for step in range(100):
+        assert repeats.look(step, numbered(step % (BACK + 1))) is None
 
 
 # What learns
