@@ -311,7 +311,7 @@ def test_data_clean_counts_and_its_shards_are_read(call: Call, tmp_path: Path) -
     assert (found["read"], found["kept"]) == (2, 1)
     assert found["dropped"] == {"code: too small": 1}
     again = call(words)
-    assert (again.code, "cleaned already" in again.err) == (1, True)
+    assert (again.code, "made already" in again.err) == (1, True)
     assert call([*words[:4], "--into", tmp_path / "o", "--set", "min_byte=1"]).code == 2
     shard = tmp_path / "out" / "shard-00000.txt"
     assert "DOC START" in shard.read_text()

@@ -17,6 +17,7 @@ from matura.models.attending import Attend, attend_fused, attend_written
 from matura.models.decoder import Cache, Decoder, unseen
 
 CONVOLVED = {"qk_norm": True, "conv_layers": (0,)}
+WIDE = {"tie_embeddings": True, "hidden_size": 768, "heads": 12, "kv_heads": 12}
 KINDS = pytest.mark.parametrize("more", [{}, {"qk_norm": True}, CONVOLVED], ids=str)
 ATTENDS = pytest.mark.parametrize("attend", [attend_fused, attend_written])
 
@@ -126,7 +127,7 @@ def test_attention_is_what_the_layers_use() -> None:
         assert not weights.triu(1).any()
 
 
-@pytest.mark.parametrize("more", [{}, {"tie_embeddings": True}, CONVOLVED], ids=str)
+@pytest.mark.parametrize("more", [{}, {"tie_embeddings": True}, WIDE, CONVOLVED], ids=str)
 def test_a_fresh_model_guesses_by_chance_and_its_layers_do_nothing(more: dict[str, Any]) -> None:
     model = Decoder(shape(layers=2, **more)).start(seeded(0))
     ids = some_ids(8, 32)
