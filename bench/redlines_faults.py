@@ -172,7 +172,8 @@ def flip_of(what: str, bit: int) -> Fault:
     """F11: a bit of a weight, or of the optimizer's state, flips between two steps."""
 
     def fault(scene: Scene, onset: int) -> None:
-        usual, done = scene.batches, []
+        usual = scene.batches
+        done: list[int] = []
 
         def batches(step: int) -> Batch:
             if step == onset and not done:
@@ -195,7 +196,8 @@ def flip_in_activation(bit: int) -> Fault:
     """F11: a bit flips in what one layer hands on, once; the second time it is well."""
 
     def fault(scene: Scene, onset: int) -> None:
-        place, done = Random(scene.shape.seed).randrange(10_000), []
+        place = Random(scene.shape.seed).randrange(10_000)
+        done: list[int] = []
         now = {"step": -1}
         usual = scene.batches
 

@@ -17,9 +17,10 @@ from matura.core.ledger import Ledger, Value
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute
-from matura.learn.loop import Evaluation, Settings, fit, seeded
+from matura.learn.loop import Settings, fit, seeded
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
+from matura.learn.run import Evaluation
 from matura.learn.schedule import Schedule
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder, DecoderConfig
@@ -155,10 +156,18 @@ class Faulty(Stepper):
     scene: Scene
 
     def gradients(
-        self, batch: Batch, divisor: float, *, micro_rows: int | None = None, step: int = 0
+        self,
+        batch: Batch,
+        divisor: float,
+        *,
+        micro_rows: int | None = None,
+        step: int = 0,
+        first_row: int = 0,
     ) -> float:
         """As usual, and then what goes wrong."""
-        total = super().gradients(batch, divisor, micro_rows=micro_rows, step=step)
+        total = super().gradients(
+            batch, divisor, micro_rows=micro_rows, step=step, first_row=first_row
+        )
         if self.scene.gradients is None or not self.scene.optimizers:
             return total
         seen = self.scene.calls[step] = self.scene.calls.get(step, -1) + 1
@@ -209,7 +218,7 @@ def ran(shape: Shape, fault: Fault | None = None, onset: int = ONSET) -> Found:
         scene.made(made)
         return made
 
-    Optimizer.of = classmethod(of)  # type: ignore[assignment]
+    Optimizer.of = classmethod(of)  # type: ignore[assignment, arg-type]
     try:
         with tempfile.TemporaryDirectory() as folder:
             fit(
