@@ -88,7 +88,7 @@ class Contenders:
             hf.save(model, Path(folder), bos_id=0, stop_ids=(1,), pad_id=2)
             for spelled in dtypes:
                 dtype = getattr(torch, spelled)
-                theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+                theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
                 sampler = TorchSampler(model, template, dtype=dtype)
                 self.says[f"ours_{spelled}"] = self._ours(sampler)
                 self.says[f"theirs_{spelled}"] = self._theirs(theirs.eval())
