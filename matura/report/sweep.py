@@ -112,8 +112,8 @@ def _curves(found: Sweep, up: Scale) -> Iterator[str]:
             f'<path class="curve{bad}" style="opacity:{shade:.2f}" d="{_path(spots)}"><title>×'
             f"{one.factor:g}</title></path>"
         )
-    for step in (0, found.steps - 1):
-        yield _text(across(step), BOTTOM + 18, f"step {step}", anchor="middle")
+    for step, anchor in ((0, "start"), (found.steps - 1, "end")):
+        yield _text(across(step), BOTTOM + 18, f"step {step}", anchor=anchor)
 
 
 def _grid(reach: tuple[int, int], low: float, high: float, up: Scale) -> Iterator[str]:
