@@ -273,7 +273,9 @@ def test_signals_end_a_command_with_their_code(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     program = (
-        "import sys, time, matura.cli.main as m\n"
+        "import signal, sys, time, matura.cli.main as m\n"
+        # a shell in the background hands down that Ctrl-C is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def wait():\n"
         "    print('ready', flush=True)\n"
         "    try: time.sleep(30)\n"
