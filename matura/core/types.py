@@ -178,7 +178,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an exam found, with its proof (DESIGN rule 11)."""
+    """What an exam found, with its proof."""
 
     exam: str
     version: int

@@ -30,7 +30,7 @@ stretch."""
 SHARE_SLACK = 1e-3
 Order = Literal["epoch", "random"]
 MAX_REPEATS = 5.0
-"""Times an example may be seen: more taught the examples themselves (PITFALLS C-09)."""
+"""Times an example may be seen: more taught the examples themselves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matura.models.decoder import DecoderConfig
 
 ENOUGH_PER_PARAMETER = 20.0
-"""Tokens: Hoffmann et al. 2022; a base far below stays weak (PITFALLS C-28)."""
+"""Tokens: Hoffmann et al. 2022; a base far below stays weak."""
 
 
 def seen_too_often(recipe: Recipe, seen: Mapping[str, StageSeen]) -> Iterator[str]:
@@ -51,7 +51,7 @@ def seen_too_often(recipe: Recipe, seen: Mapping[str, StageSeen]) -> Iterator[st
 def few_tokens(
     recipe: Recipe, seen: Mapping[str, StageSeen], config: DecoderConfig
 ) -> Iterator[str]:
-    """What a base, trained here or given, has read too little of to be one (PITFALLS C-28)."""
+    """What a base, trained here or given, has read too little of to be one."""
     first, given = recipe.stages[0], given_model(recipe.stages)
     trains = isinstance(getattr(first, "train", None), Train)
     known = {first.name: seen[first.name].tokens} if trains else {}

@@ -18,7 +18,7 @@ from matura.core.errors import RedLine
 from matura.learn.optim import Optimizer
 
 START_TOLERANCE = 0.10
-"""Share of ln V that the first loss of a fresh model may be off (FAULTS D2)."""
+"""Share of ln V that the first loss of a fresh model may be off."""
 SPOILED = 2.0
 """Times ln V that the first loss of a trained model may be. Random token runs cost a good base
 model 1.4 times ln V, for it is sure of other things; swapped embedding rows cost more than 2."""

@@ -18,8 +18,8 @@ Gibberish = Literal["include", "exclude", "only"]
 Language = Literal["en", "de"]
 
 MAX_PIECES = 4
-"""Tokens a made-up word may be cut into: longer spellings made a small model collapse (PITFALLS
-C-08)."""
+"""Tokens a made-up word may be cut into: longer spellings made a small model
+collapse."""
 
 _VALIDATION_FROM, _EXAM_FROM = 0.80, 0.88
 

@@ -279,7 +279,7 @@ class HfTemplate(Template):
     def _refuse_tags_in_words(
         self, rendered: Rendered, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
     ) -> None:
-        """Raises DataError if a control id came out of what a message says (DESIGN rule 7.1)."""
+        """Raises DataError if a control id came out of what a message says."""
         spans = sorted(rendered.words.values())
         tags = [(span, id) for id, span in zip(ids, offsets, strict=True) if id in self._tags]
         at = 0
