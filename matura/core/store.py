@@ -22,13 +22,15 @@ from matura.core.disk import (
     delete,
     parse_json,
     replace_atomically,
+    spell_json,
     sweep,
     sync_folder,
     telling,
 )
 from matura.core.errors import StoreError
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 was without the record's own hash; such folders are read as they are."""
 RECORD = "record.json"
 RECORD_LIMIT_BYTES = 64_000_000
 _ADDRESS = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)@(?P<attempt>[1-9][0-9]*)")
@@ -138,7 +140,7 @@ def publish(work: Path, final: Path, record: Mapping[str, Any]) -> Folder:
         StoreError: something stands at `final`, `work` holds a link, or the disk refuses; `work`
             stays as it was but for leftovers, and publishing it again is safe.
     """
-    if clash := {"files", "schema"} & record.keys():
+    if clash := {"files", "schema", "sha256"} & record.keys():
         raise StoreError(f"{final}: a record's {sorted(clash)} are written by the store")
     if final.exists() or final.is_symlink():
         raise StoreError(f"{final}: already there; a whole folder is never written over")
@@ -152,6 +154,7 @@ def publish(work: Path, final: Path, record: Mapping[str, Any]) -> Folder:
         for here, _, _ in os.walk(work, topdown=False):
             sync_folder(Path(here))
     whole = {"schema": SCHEMA, **record, "files": files}
+    whole["sha256"] = _own_sha256(whole)
     replace_atomically(work / RECORD, whole)
     return place(Folder(work, whole), final)
 
@@ -185,10 +188,12 @@ def _plain_files(root: Path, below: str = "") -> Iterator[tuple[str, int]]:
 def _checked_files(record: object, where: Path) -> Mapping[str, Any]:
     if not isinstance(record, dict):
         raise StoreError(f"{where}: a record is an object, not {type(record).__name__}")
-    if record.get("schema") != SCHEMA or isinstance(record["schema"], bool):
+    if record.get("schema") not in (1, SCHEMA) or isinstance(record["schema"], bool):
         raise StoreError(
-            f"{where}: schema {record.get('schema')!r}, this version of Matura reads {SCHEMA}"
+            f"{where}: schema {record.get('schema')!r}, this version of Matura reads 1 to {SCHEMA}"
         )
+    if record["schema"] > 1 and record.get("sha256") != _own_sha256(record):
+        raise StoreError(f"{where}: corrupt, its content is not what its own sha256 says")
     files = record.get("files")
     if not isinstance(files, dict):
         raise StoreError(f"{where}: 'files' must be an object")
@@ -205,6 +210,11 @@ def _checked_files(record: object, where: Path) -> Mapping[str, Any]:
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise StoreError(f"{where}: files[{name!r}].bytes: not a size")
     return files
+
+
+def _own_sha256(record: Mapping[str, Any]) -> str:
+    """The hex sha256 of a record without its own hash, however it is indented."""
+    return hashlib.sha256(spell_json({**record, "sha256": ""})).hexdigest()
 
 
 def address(name: str, attempt: int) -> str:

@@ -226,7 +226,8 @@ def entry(**changes: object) -> dict[str, object]:
         (b"\xff", "not UTF-8 at byte 0"),
         (b"[" * 100_000, "record.json: nested too deeply"),
         (b"[]", "a record is an object, not list"),
-        ({"schema": 2, "files": {}}, "schema 2, this version of Matura reads 1"),
+        ({"schema": 3, "files": {}}, "schema 3, this version of Matura reads 1 to 2"),
+        ({"schema": 2, "files": {}}, "corrupt, its content is not what its own sha256 says"),
         ({"schema": True, "files": {}}, "schema True"),
         ({"files": {}}, "schema None"),
         ({"schema": 1}, "'files' must be an object"),
@@ -251,6 +252,29 @@ def test_bad_records_are_refused(tmp_path: Path, record: Any, named: str) -> Non
     with pytest.raises(StoreError, match=named) as problem:
         Folder.open(tmp_path / "base@1")
     assert str(problem.value).startswith(str(tmp_path / "base@1" / RECORD))
+
+
+def test_any_flipped_bit_of_a_record_is_told_as_the_record_s(tmp_path: Path) -> None:
+    """Else a flip in the record is blamed on a file that is well, or not seen at all."""
+    folder = whole(tmp_path)
+    path = folder.path / RECORD
+    good = path.read_bytes()
+    for bit in range(0, 8 * len(good), 5):
+        content = bytearray(good)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with pytest.raises(StoreError) as problem:
+            Folder.open(folder.path)
+        assert str(problem.value).startswith(str(path)), content[bit // 8 - 9 : bit // 8 + 9]
+    path.write_bytes(good)
+    assert Folder.open(folder.path).record == folder.record
+
+
+def test_a_folder_from_before_records_had_a_hash_is_read(tmp_path: Path) -> None:
+    folder = whole(tmp_path)
+    old = {name: value for name, value in folder.record.items() if name != "sha256"}
+    (folder.path / RECORD).write_text(json.dumps(old | {"schema": 1}))
+    assert Folder.open(folder.path).record["asked"] == {"seed": 0}
 
 
 def test_links_are_refused(tmp_path: Path) -> None:
