@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from matura.core.errors import StoreError
@@ -19,6 +19,7 @@ from matura.core.store import Folder
 from matura.learn.optim import Optimizer
 from matura.learn.watch import check_finite
 from matura.models.decoder import Decoder
+from matura.models.weights import save_tensors
 
 WEIGHTS, OPTIMIZER, REST = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -44,7 +45,7 @@ def write(
     check_finite(optimizer.state(), step)
     for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer.state())):
         own = {n: tensors[n].contiguous() for n in list(tensors)[rank::size]}
-        save_file(own, folder / part_name(name, rank, size))
+        save_tensors(own, folder / part_name(name, rank, size))
     if rank == 0:
         whole = {**rest, "optimizer_steps": optimizer.step_count}
         (folder / REST).write_text(json.dumps(whole, indent=1, sort_keys=True), encoding="utf-8")

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from matura.core.errors import StoreError
 from matura.models import hf
 from matura.models.decoder import Decoder
 from matura.models.lora import adapted, attach, linears
-from matura.models.weights import Tensors, weights_sha256
+from matura.models.weights import Tensors, save_tensors, weights_sha256
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 PREFIX = "base_model.model."
@@ -36,14 +36,14 @@ def save(model: Decoder, folder: Path, *, base: Path) -> None:
     """The adapters of `model` into `folder`; `base` is the folder of the model they stand on.
 
     Raises:
-        StoreError: what is frozen in the model is not what lies in `base`.
+        StoreError: what is frozen in the model is not what lies in `base`, or the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: one for name, _, one in adapted(model)}
     rows = dict(_other_rows(model, base))
     tensors = {name: matrix.detach().cpu().contiguous() for name, matrix in _matrices(model)}
     tensors |= {f"{PREFIX}{name}{ROWS}": values for name, (_, values) in rows.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     one = next(iter(found.values()))
     config = {
         "peft_type": "LORA",

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from matura.models.weights import INDEX, WEIGHTS, Tensors
+from matura.models.weights import INDEX, WEIGHTS, Tensors, save_tensors
 
 SHARD_BYTES = 4_000_000_000
 """Tensors of about that much share a file; what is smaller altogether is one file."""
@@ -29,8 +28,8 @@ def write_cast(
     `transformers` looks for; `told(done, total)` after each.
 
     Raises:
-        StoreError: the source cannot be read.
-        OSError: the disk refuses.
+        StoreError: the source cannot be read, or the disk refuses the tensors.
+        OSError: it refuses anything else.
     """
     shards: list[list[str]] = [[]]
     held: dict[str, Tensor] = {}
@@ -39,7 +38,7 @@ def write_cast(
         return folder / f"{number}.part"
 
     def flush() -> None:
-        save_file(held, part(len(shards)), metadata={"format": "pt"})
+        save_tensors(held, part(len(shards)), metadata={"format": "pt"})
         held.clear()
 
     with Tensors(source) as tensors:

@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from matura.core.errors import StoreError
 from matura.models.config import CONFIG, read_config, spell_config
 from matura.models.decoder import Decoder, DecoderConfig
-from matura.models.weights import INDEX, WEIGHTS, Tensors, weight_files, weights_sha256
+from matura.models.weights import (
+    INDEX,
+    WEIGHTS,
+    Tensors,
+    save_tensors,
+    weight_files,
+    weights_sha256,
+)
 
 __all__ = [
     "CONFIG",
@@ -57,13 +63,16 @@ def save(
     """`config.json`, `model.safetensors` (fp32) and `generation_config.json` into `folder`.
 
     `generation` is how answers are sampled where nobody says; greedily if absent.
+
+    Raises:
+        StoreError: the disk refuses the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         their_name(name, model.config): w.detach().contiguous()
         for name, w in model.named_parameters()
     }
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(weights, folder / WEIGHTS, metadata={"format": "pt"})
     tokens = {"bos_token_id": bos_id, "eos_token_id": list(stop_ids), "pad_token_id": pad_id}
     _write(folder / CONFIG, spell_config(model.config) | tokens)
     _write(folder / GENERATION, {**(generation or {"do_sample": False}), **tokens})

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from matura.core.errors import StoreError
@@ -21,6 +25,25 @@ from matura.core.errors import StoreError
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """One safetensors file. Written by other hands than Python's, so what the disk says comes as
+    an error of theirs.
+
+    Raises:
+        StoreError: the disk refuses; nothing half-written stays.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except (OSError, SafetensorError) as problem:
+        path.unlink(missing_ok=True)
+        number = _OS_ERROR.search(str(problem))
+        why = os.strerror(int(number[1])) if number else str(problem)
+        raise StoreError(f"{path}: cannot write: {why}") from problem
 
 
 def weight_files(folder: Path) -> list[Path]:
