@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from matura.models.attending import Attend, attend_fused
 from matura.models.layers import Block, Gain, neighbours, rms_norm
@@ -92,6 +93,9 @@ class Decoder(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.compute_dtype = torch.float32
+        self.recompute = False
+        """Whether the gradient computes each layer once more instead of reading what it kept: a
+        third more arithmetic, and of each layer only its input stays in memory."""
         cos, sin = rotary_table(config)
         self.register_buffer("cos_SD", cos, persistent=False)
         self.register_buffer("sin_SD", sin, persistent=False)
@@ -137,8 +141,15 @@ class Decoder(nn.Module):
         """The normalised residual stream after all layers, from the embedded ids."""
         config = self.config
         near = neighbours(bias_B1TS, config.conv_width) if config.conv_layers else []
+        again = self.recompute and torch.is_grad_enabled()
         for block in self.model.layers:
-            x_BTC = block(x_BTC, cos, sin, bias_B1TS, near, attend)
+            if again:  # nothing in a layer is random, so no generator's state is kept
+                x_BTC = checkpoint(  # type: ignore[no-untyped-call]
+                    block, x_BTC, cos, sin, bias_B1TS, near, attend,
+                    use_reentrant=False, preserve_rng_state=False,
+                )  # fmt: skip
+            else:
+                x_BTC = block(x_BTC, cos, sin, bias_B1TS, near, attend)
         return rms_norm(x_BTC, self.model.norm.weight, self.config.norm_eps)
 
     def hidden(
