@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from matura.core.errors import StoreError
-from matura.core.lock import RunLock, held
+from matura.core.lock import LOCK, RunLock, held, holder
 
 HOLD = """
 import sys, time
@@ -47,3 +48,25 @@ def test_a_second_writer_hears_the_first_ones_pid(tmp_path: Path) -> None:
             pass
     with RunLock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "note", [b'{"pid": 999999999, "host": "gone"}', b"", b"\xff{", b"[]", b'{"pid": 1}']
+)
+def test_what_a_dead_process_left_is_taken_over(note: bytes, tmp_path: Path) -> None:
+    """FAULTS A9: after `kill -9` or a reboot the file is there, and nobody holds it, even if
+    another process has that number now."""
+    (tmp_path / LOCK).write_bytes(note)
+    assert not held(tmp_path)
+    with RunLock(tmp_path):
+        assert held(tmp_path)
+        assert json.loads((tmp_path / LOCK).read_bytes())["pid"] == os.getpid()
+        assert holder(tmp_path).startswith(f"process {os.getpid()} on ")
+
+
+def test_a_lock_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / LOCK).symlink_to(tmp_path / "theirs")
+    with pytest.raises(StoreError, match=r"\.lock: cannot open the lock"), RunLock(tmp_path):
+        pass
+    assert (tmp_path / "theirs").read_text() == "theirs"
