@@ -73,8 +73,11 @@ def warm(recipe: Path) -> None:
     gc.freeze()
 
 
-def start(recipe: Path, runs: Path, log: Path) -> int:
-    """A child, in its own process group, that climbs on one thread; its process id."""
+def start(recipe: Path, runs: Path, log: Path, *more: str) -> int:
+    """A child, in its own process group, that climbs on one thread; its process id.
+
+    `more` are options of `matura run`.
+    """
     child = os.fork()
     if child:
         with suppress(OSError):  # the child does the same: whoever comes first
@@ -91,7 +94,7 @@ def start(recipe: Path, runs: Path, log: Path) -> int:
         from matura.cli.main import main
 
         torch.set_num_threads(1)
-        code = main(["run", str(recipe), "--runs", str(runs), "--json"])
+        code = main(["run", str(recipe), "--runs", str(runs), "--json", *more])
         sys.stdout.flush()
     except BaseException:  # whatever happened, never back into the parent's code
         traceback.print_exc()
