@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,50 @@ from matura.models.weights import save_tensors
 WEIGHTS, OPTIMIZER, REST = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
+@dataclass(frozen=True)
+class State:
+    """All of a run, or one process's part, ready to be written."""
+
+    files: Mapping[str, Mapping[str, Tensor]]
+    """Tensors by the name of the file they go to."""
+    rest: str | None
+    """Everything else, as JSON; None in all processes but the first."""
+    step: int
+
+    def write(self, folder: Path) -> None:
+        """Writes it into `folder`.
+
+        Raises:
+            RedLine: something in it is not finite.
+        """
+        for tensors in self.files.values():
+            check_finite(tensors, self.step)
+        for name, tensors in self.files.items():
+            save_tensors({n: tensor.contiguous() for n, tensor in tensors.items()}, folder / name)
+        if self.rest is not None:
+            (folder / REST).write_text(self.rest, encoding="utf-8")
+
+
+def state(
+    model: Decoder,
+    optimizer: Optimizer,
+    rest: Mapping[str, Any],
+    step: int,
+    *,
+    rank: int = 0,
+    size: int = 1,
+) -> State:
+    """The state as it is now: all of it, or what is `rank`'s among `size` processes that each write
+    whole tensors. The tensors are the model's own, so another step changes them."""
+    files = {}
+    for name, tensors in ((WEIGHTS, own_weights(model)), (OPTIMIZER, optimizer.state())):
+        own = list(tensors)[rank::size]
+        files[part_name(name, rank, size)] = {n: tensors[n] for n in own}
+    whole = {**rest, "optimizer_steps": optimizer.step_count}
+    spelled = json.dumps(whole, indent=1, sort_keys=True) if rank == 0 else None
+    return State(files, spelled, step)
+
+
 def write(
     folder: Path,
     model: Decoder,
@@ -34,21 +79,12 @@ def write(
     rank: int = 0,
     size: int = 1,
 ) -> None:
-    """The state into `folder`: all of it, or what is `rank`'s among `size` processes that each
-    write whole tensors.
+    """The state into `folder`, at once.
 
     Raises:
         RedLine: something in it is not finite.
     """
-    weights = own_weights(model)
-    check_finite(weights, step)
-    check_finite(optimizer.state(), step)
-    for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer.state())):
-        own = {n: tensors[n].contiguous() for n in list(tensors)[rank::size]}
-        save_tensors(own, folder / part_name(name, rank, size))
-    if rank == 0:
-        whole = {**rest, "optimizer_steps": optimizer.step_count}
-        (folder / REST).write_text(json.dumps(whole, indent=1, sort_keys=True), encoding="utf-8")
+    state(model, optimizer, rest, step, rank=rank, size=size).write(folder)
 
 
 def part_name(name: str, rank: int, size: int) -> str:

@@ -117,7 +117,9 @@ def fit(
                 continue
             run.whole = True
             ends = run.step == settings.steps or _tired(run, settings)
-            late = run.team.due(time.monotonic() - saved_s > settings.checkpoint_every_s)
+            run.saver.check()
+            pause_s = run.saver.pause_s(settings.checkpoint_every_s)
+            late = run.team.due(time.monotonic() - saved_s > pause_s)
             if run.step == run.best_step or run.step % settings.good_every == 0:
                 run.save_good(checkpoints, ledger)
             elif late or ends:
@@ -125,6 +127,7 @@ def fit(
             else:
                 continue
             saved_s = time.monotonic()
+        run.saver.wait()
     except RedLine as problem:
         line, _, why = str(problem).partition(": ")
         ledger.row(run.step, {"event": "stopped", "line": line, "at": run.step, "why": why})
@@ -132,8 +135,10 @@ def fit(
     except KeyboardInterrupt:
         if run.whole:
             run.save(checkpoints, ledger)
+            run.saver.wait()
         raise
     finally:
+        run.saver.rest()
         ledger.clear()
     if run.step < settings.steps:
         ledger.say(

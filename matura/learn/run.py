@@ -23,6 +23,7 @@ from matura.learn.guard import Guard, Setback
 from matura.learn.optim import Optimizer
 from matura.learn.redlines import RedLines
 from matura.learn.repeats import Repeats
+from matura.learn.saving import Saver
 from matura.learn.team import Team
 from matura.learn.untouched import Untouched
 from matura.learn.watch import Watch
@@ -67,6 +68,7 @@ class Run:
     """The hash of what does not learn, which no checkpoint holds."""
     repeats: Repeats = field(default_factory=Repeats)
     untouched: Untouched = field(default_factory=Untouched)
+    saver: Saver = field(default_factory=Saver)
     step: int = 0
     best_step: int = -1
     best: Evaluation | None = None
@@ -104,24 +106,27 @@ class Run:
         }
 
     def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
-        """Writes the whole state down; the best so far and the last good one stay."""
-        ledger.sync()
-        team = self.team
-        team.agree({**checkpoint.own_weights(self.model), **self.optimizer.state()}, self.step)
-        team.save(
-            checkpoints,
-            self.step,
-            lambda folder: checkpoint.write(
-                folder,
-                self.model,
-                self.optimizer,
-                self.rest(),
-                self.step,
-                rank=team.rank,
-                size=team.size,
-            ),
-            {self.best_step} | (set() if self.good is None else {self.good, self.good_best}),
+        """Writes the whole state down, in the background where one process trains alone; the best
+        so far and the last good one stay.
+
+        Raises:
+            RedLine, StoreError: what the save before failed with.
+        """
+        team, step = self.team, self.step
+        team.agree({**checkpoint.own_weights(self.model), **self.optimizer.state()}, step)
+        state = checkpoint.state(
+            self.model, self.optimizer, self.rest(), step, rank=team.rank, size=team.size
         )
+        spare = {self.best_step} | (set() if self.good is None else {self.good, self.good_best})
+
+        def publish(state: checkpoint.State) -> None:
+            ledger.sync()  # no checkpoint lies there whose rows do not
+            team.save(checkpoints, step, state.write, spare)
+
+        if team.size == 1:
+            self.saver.save(state, publish)
+        else:
+            publish(state)
 
     def save_good(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
         """The same, and from now on this is the state to go back to."""
@@ -185,6 +190,7 @@ class Run:
             RedLine: it failed so often that going back again would not help.
             StoreError: the state to go back to cannot be read.
         """
+        self.saver.wait()
         self.whole = False  # until all of it is the good one
         to = 0 if self.good is None else self.good
         event = self.guard.back(setback, to)
