@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from matura.core.errors import StoreError
 from matura.models import hf
 from matura.models.decoder import Decoder
 from matura.models.lora import adapted, attach, linears
-from matura.models.weights import Tensors, save_tensors, weights_sha256
+from matura.models.weights import Tensors, open_tensors, save_tensors, weights_sha256
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 PREFIX = "base_model.model."
@@ -83,7 +82,8 @@ def load(folder: Path, base: Path) -> Decoder:
         )
     model = hf.load(base)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        with open_tensors(folder / WEIGHTS) as file:
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         _attach(model, config)
         _fill(model, config, tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:

@@ -25,6 +25,8 @@ from matura.core.errors import StoreError
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+HEADER_LIMIT_BYTES = 1_000_000
+"""Of one file: room for 8,000 tensors; an 8B model has 300. More is there to take time and memory."""
 _OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
 
 
@@ -44,6 +46,31 @@ def save_tensors(
         number = _OS_ERROR.search(str(problem))
         why = os.strerror(int(number[1])) if number else str(problem)
         raise StoreError(f"{path}: cannot write: {why}") from problem
+
+
+def open_tensors(path: Path) -> Any:
+    """A safetensors file, its header read and checked: a context manager.
+
+    Raises:
+        StoreError: it is none, or has more header than any model needs.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > HEADER_LIMIT_BYTES:
+            raise StoreError(
+                f"{path}: no readable weights: its header has {size:,} bytes, more than "
+                f"{HEADER_LIMIT_BYTES:,}"
+            )
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as problem:
+        raise StoreError(f"{path}: no readable weights: {_short(problem)}") from problem
+
+
+def _short(problem: Exception) -> str:
+    """What it says in one line, without all of what it was given."""
+    said = " ".join(str(problem).split())
+    return said if len(said) <= 300 else said[:300] + "…"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -111,12 +138,8 @@ class Tensors:
         files = weight_files(self.folder)
         where = _index(self.folder) if files[0].name == INDEX else None
         for path in files[1:] if where else files:
-            try:
-                handle = opened.enter_context(safe_open(path, framework="pt"))
-                names = list(handle.keys())
-            except (OSError, SafetensorError) as problem:
-                raise StoreError(f"{path}: no readable weights: {problem}") from problem
-            for name in names:
+            handle = opened.enter_context(open_tensors(path))
+            for name in list(handle.keys()):
                 if where is not None and where.get(name) != path.name:
                     told = f"in {where[name]}" if name in where else "nowhere"
                     raise StoreError(f"{path}: holds {name}, which by {INDEX} lies {told}")

@@ -101,6 +101,11 @@ class ImportedTokenizer(Tokenizer):
             )
         found = read_json(folder / FILE)
         config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        if config.get("auto_map"):
+            raise DataError(
+                f"{folder / CONFIG}: auto_map names code to run, which Matura never does; give a "
+                "tokenizer of a stock kind"
+            )
         kept = config.get("matura")
         if isinstance(kept, dict):
             stops, generation = kept.get("stop_ids", ()), kept.get("generation", {})
