@@ -25,6 +25,7 @@ from matura.ladder import sense, spelling
 from matura.ladder.making import CORRECTS, unfinished
 from matura.ladder.recipe import Recipe, loads, spell
 from matura.ladder.transcript import RECIPE, Row
+from matura.lessons.lesson import Lesson
 from matura.stages.parts import TOKENS, Replay, Train
 from matura.stages.stage import StageKind
 
@@ -210,17 +211,50 @@ def suggestion(row: Row, stage: StageKind, run: Path) -> str:
         forgot = []
     words = [word for owner in forgot for word in ("--replay", f"{owner}=+{step:g}")]
     if not forgot or any(sitting.owner == row.name for sitting in closed):
-        words += _longer(stage, 1 + tries)
+        words += _longer(stage, 1 + tries, row.folder.record)
     return shlex.join(["matura", "retry", row.name, *words, "--run", run.as_posix()])
 
 
-def _longer(stage: StageKind, times: int) -> list[str]:
+def _longer(stage: StageKind, times: int, record: Mapping[str, Any]) -> list[str]:
+    """Options for so many times the training, with more to learn from where it would be refused.
+
+    A lesson makes more items up. Text has no more to give, so there only its `max_repeats` is left
+    to raise, which the reader may think twice about.
+    """
+    numbers = record.get("numbers", {})
+    seen = {
+        title: times * part.get("exposures", 0.0)
+        for title, part in numbers.get("mixture", {}).get("parts", {}).items()
+    }
     train = getattr(stage, "train", None)
-    if isinstance(train, Train) and train.epochs is not None:
-        return ["--set", f"stages.{stage.name}.train.epochs={times * train.epochs:g}"]
-    now = train.tokens if isinstance(train, Train) and train.tokens else TOKENS
-    tokens = times * now
-    return ["--tokens", f"{tokens:g}" if float(f"{tokens:g}") == tokens else str(tokens)]
+    epochs = train.epochs if isinstance(train, Train) else None
+    short = any(seen.get(part.title, 0.0) > part.max_repeats for part in stage.mixture)
+    changes: list[str] = []
+    grown = False
+    for place, part in enumerate(stage.mixture):
+        often = seen.get(part.title, 0.0)
+        # epochs are of all of the stage's own data: more of it is a longer training by itself
+        wanted = often > part.max_repeats or (short and epochs is not None)
+        if wanted and isinstance(part.source, Lesson):
+            if part.source.size is not None:  # a size is a number of examples too
+                changes.append(f"mixture.{place}.source.size=null")
+            count = times * part.source.max_examples
+            changes.append(f"mixture.{place}.source.max_examples={count}")
+            grown = True
+        elif often > part.max_repeats:
+            changes.append(f"mixture.{place}.max_repeats={math.ceil(often)}")
+    for place, old in enumerate(stage.replay):
+        often = max((n for t, n in seen.items() if t.startswith(f"replay:{old.stage}.")), default=0)
+        if often > old.max_repeats:
+            changes.append(f"replay.{place}.max_repeats={math.ceil(often)}")
+    if epochs is not None and not grown:
+        changes.insert(0, f"train.epochs={times * epochs:g}")
+    words = [word for c in changes for word in ("--set", f"stages.{stage.name}.{c}")]
+    if epochs is not None:
+        return words
+    tokens = times * (train.tokens if isinstance(train, Train) and train.tokens else TOKENS)
+    spelled = f"{tokens:g}" if float(f"{tokens:g}") == tokens else str(tokens)
+    return ["--tokens", spelled, *words]
 
 
 # Holding to those that were adopted

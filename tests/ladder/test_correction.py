@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from fakes import learner, recipe, three
 
 from matura.core.errors import RecipeError
+from matura.core.store import Folder
 from matura.ladder.compare import Compared, Side, decision
-from matura.ladder.correction import corrected
+from matura.ladder.correction import corrected, suggestion
+from matura.ladder.recipe import loads
+from matura.ladder.transcript import Row, Sitting
 from matura.stages.parts import Train
 
 
@@ -99,3 +103,73 @@ def test_what_makes_no_sense_is_one_line(
     with pytest.raises(RecipeError, match=word) as problem:
         corrected(three(tmp_path / "text"), name, replay=asked, tokens=tokens)
     assert "\n" not in str(problem.value)
+
+
+# What a closed gate suggests
+
+TWO = """
+name: two
+tokenizer: {kind: bpe, vocab_size: 300}
+model: {hidden_size: 32, layers: 1, heads: 2, sequence_length: 64}
+stages:
+  - name: base
+    kind: pretrain
+    mixture: [{source: {kind: stdlib}, share: 1.0}]
+  - name: a
+    kind: sft
+    mixture: [{source: {kind: format_lock, size: alpha}, share: 1.0}]
+    train: {epochs: 3}
+  - name: b
+    kind: sft
+    mixture:
+      - {source: {kind: echo, max_examples: 900}, share: 0.5}
+      - {source: {kind: jsonl, path: chats.jsonl}, share: 0.3}
+    replay: [{stage: a, share: 0.2}]
+    train: {tokens: 1000, batch_tokens: 100}
+"""
+
+
+def suggested(name: str, exposures: dict[str, float]) -> tuple[list[str], tuple[str, ...]]:
+    """The suggested options after the stage did not pass, and what they change."""
+    made = loads(TWO)
+    stage = next(stage for stage in made.stages if stage.name == name)
+    parts = {title: {"exposures": seen} for title, seen in exposures.items()}
+    folder = Folder(Path(f"two/{name}@1"), {"numbers": {"mixture": {"parts": parts}}})
+    failed = Sitting("echo", name, 0.1, 0.0, 0.2, 200, "fail", None, "all 0.1")
+    row = Row(name, 1, 1.0, 1, 1000, (failed,), folder)
+    words = shlex.split(suggestion(row, stage, Path("two")))
+    assert words[:3] == ["matura", "retry", name]
+    assert words[-2:] == ["--run", "two"]
+    pairs = list(zip(words[3:-2:2], words[4:-2:2], strict=True))
+    sets = [value for option, value in pairs if option == "--set"]
+    tokens = [float(value) for option, value in pairs if option == "--tokens"]
+    _, changes = corrected(made, name, sets=sets, tokens=tokens[0] if tokens else None)
+    return words[3:-2], changes
+
+
+def test_twice_the_epochs_are_suggested_where_nothing_is_seen_too_often() -> None:
+    assert suggested("a", {"format_lock": 2.4})[1] == ("train.epochs: 3.0 -> 6.0",)
+
+
+def test_more_items_are_suggested_where_more_epochs_would_be_refused() -> None:
+    """PITFALLS C-09: and not the same thousand items six times."""
+    words, changes = suggested("a", {"format_lock": 3.0})
+    assert not any("epochs" in word for word in words)
+    assert changes == (
+        "mixture[0].source.max_examples: 1000 -> 2000",
+        'mixture[0].source.size: "alpha" -> null',
+    )
+
+
+def test_more_tokens_come_with_more_items_of_each_source_that_is_short() -> None:
+    seen = {"echo": 2.6, "jsonl": 2.4, "replay:a.format_lock": 0.1}
+    assert suggested("b", seen)[1] == (
+        "mixture[0].source.max_examples: 900 -> 1800",
+        "train.tokens: 1000 -> 2000",
+    )
+    seen = {"echo": 1.0, "jsonl": 4.0, "replay:a.format_lock": 2.7}
+    assert suggested("b", seen)[1] == (
+        "mixture[1].max_repeats: 5.0 -> 8.0",
+        "replay.a: 5.0 -> 6.0",
+        "train.tokens: 1000 -> 2000",
+    )
