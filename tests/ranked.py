@@ -13,18 +13,20 @@ import socket
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from tiny import numbered, settings, trained
+from tiny import FP32, by_validation, fresh, numbered, settings, trained, weights_of
 
 from matura.core.errors import MaturaError
+from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
 from matura.learn.rendezvous import meet
+from matura.learn.sharded import Sharded, shard_asked
 from matura.learn.step import Stepper
 from matura.learn.team import Team
 
@@ -38,8 +40,11 @@ def run(
     team: Team,
     until: int = STEPS,
     faults: Sequence[Mapping[str, Any]] = (),
+    how: Mapping[str, Any] | None = None,
+    shape: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The tiny run in that folder, interrupted before step `until`: its losses and weights.
+    """The tiny run in that folder, interrupted before step `until`: its losses and weights, and how
+    many bytes this process had of weights and optimizer.
 
     `faults` happen to one rank before a step, each once, or each time if `always`.
     """
@@ -52,17 +57,30 @@ def run(
                 happen(fault, folder)
         return numbered(step, rows=ROWS)
 
-    how = settings(STEPS, checkpoint_every_s=0.0 if faults else 1e9)
+    model = fresh(**(shape or {}))
+    team.place(model, "cpu")
+    seen = team.onlooker(Stepper(model, NextToken(), FP32)).model
+    every_s = 0.0 if faults else 1e9
+    asked = settings(STEPS, checkpoint_every_s=every_s, **(how or {}))
     try:
-        found = trained(folder, how, batches=batches, exams=EXAMS, team=team)
+        found = trained(
+            folder,
+            asked,
+            model=model,
+            batches=batches,
+            evaluate=by_validation(seen, EXAMS),
+            team=team,
+        )
     except KeyboardInterrupt:
         return {"stopped": until}
     except MaturaError as problem:
         return {"refused": str(problem)}
-    weights = b"".join(found.weights[name] for name in sorted(found.weights))
+    bits = weights_of(team.whole(model))
+    weights = b"".join(bits[name] for name in sorted(bits))
     return {
+        "bytes": sum(map(len, found.weights.values())),
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "weights": torch.frombuffer(bytearray(weights), dtype=torch.float32).tolist(),
+        "weights": array("f", weights).tolist(),
         "losses": {str(step): loss for step, loss in found.losses.items()},
         "best": found.fitted.best_step,
     }
@@ -156,9 +174,11 @@ def started(
     ]
 
 
-def done(size: int, tasks: Sequence[Mapping[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
+def done(
+    size: int, tasks: Sequence[Mapping[str, Any]], folder: Path, **more: str
+) -> list[list[dict[str, Any]]]:
     """What each rank made of each task."""
-    ranks = started(size, tasks, folder)
+    ranks = started(size, tasks, folder, **more)
     said = [rank.communicate(timeout=TIMEOUT_S)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * size, said
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
@@ -169,7 +189,8 @@ def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
     match task["do"]:
         case "run":
             faults = task.get("faults", ())
-            return run(Path(task["folder"]), team, task.get("until", STEPS), faults)
+            more = {name: task[name] for name in ("how", "shape") if name in task}
+            return run(Path(task["folder"]), team, task.get("until", STEPS), faults, **more)
         case "compare":
             try:
                 team.compare(task["facts"][team.rank])
@@ -182,7 +203,9 @@ def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
 def main() -> None:
     """One rank."""
     tasks, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-    with Ranks(meet(), exact=False, tell=partial(print, file=sys.stderr)) as team:
+    tell = partial(print, file=sys.stderr)
+    sharded = shard_asked()
+    with Sharded(meet(), tell=tell) if sharded else Ranks(meet(), exact=False, tell=tell) as team:
         found = []
         for task in tasks:
             team.exact = task.get("exact", False)

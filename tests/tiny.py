@@ -21,6 +21,7 @@ from matura.learn.objectives.next_token import NextToken
 from matura.learn.schedule import Schedule
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder, DecoderConfig
+from matura.models.pieces import mine
 
 FP32 = Compute("cpu", torch.float32, compiled=False, threads=1)
 VOCAB = 48
@@ -137,8 +138,8 @@ class Outcome:
 
 
 def weights_of(model: Decoder) -> dict[str, bytes]:
-    """The weights bit by bit."""
-    return {n: w.detach().numpy().tobytes() for n, w in model.named_parameters()}
+    """The weights bit by bit, or what this process has of them."""
+    return {n: mine(w).numpy().tobytes() for n, w in model.named_parameters()}
 
 
 def trained(

@@ -49,6 +49,10 @@ def run(
         bool,
         typer.Option("--exact", help="The same weights, bit for bit, at 1, 2, 4 or 8 processes."),
     ] = False,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", help="Share one model out among the processes (FSDP2)."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Climb: make every stage of RECIPE, examine it, and go up only if it passed.
@@ -59,11 +63,14 @@ def run(
     from matura.ladder.climb import climb
     from matura.ladder.processes import supervise
     from matura.ladder.recipe import load
-    from matura.ladder.together import climb_together, several
+    from matura.ladder.together import check_settings, climb_together, several
 
     asked = load(recipe, set_ or (), scale=scale)
     if exact:
         os.environ["MATURA_EXACT"] = "1"
+    if shard:
+        os.environ["MATURA_SHARD"] = "1"
+    check_settings()
     leads = True
     try:
         if several():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matura
+from matura.core.errors import RecipeError
 from matura.core.ledger import Ledger
 from matura.core.record import plain
 from matura.core.store import sha256_of
@@ -25,13 +26,26 @@ from matura.stages.stage import Context
 if TYPE_CHECKING:
     from matura.learn.parallel import Ranks
 
-MUST_AGREE = ("MATURA_EXACT", "MATURA_DTYPE", "MATURA_COMPILE")
+MUST_AGREE = ("MATURA_EXACT", "MATURA_SHARD", "MATURA_DTYPE", "MATURA_COMPILE")
 """Settings of the environment that change what is computed."""
 
 
 def several() -> bool:
     """Whether this process was started as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def check_settings() -> None:
+    """Looks at what was asked of where a run runs.
+
+    Raises:
+        RecipeError: weights that are shared out and exact sums, which do not go together.
+    """
+    if os.environ.get("MATURA_SHARD") == os.environ.get("MATURA_EXACT") == "1":
+        raise RecipeError(
+            "--shard and --exact do not go together: sharded gradients are added by the backend, "
+            "in an order of its own; leave out one of them"
+        )
 
 
 def climb_together(
@@ -50,8 +64,10 @@ def climb_together(
     """
     from matura.learn.parallel import Ranks
     from matura.learn.rendezvous import meet
+    from matura.learn.sharded import Sharded, shard_asked
 
-    with Ranks(meet(), tell=tell) as team:
+    kind = Sharded if shard_asked() else Ranks
+    with kind(meet(), tell=tell) as team:
         team.listens()
         team.compare(facts(recipe))
         if team.leads:

@@ -22,7 +22,7 @@ from matura.learn import checkpoint
 from matura.learn.batch import Batch
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
-from matura.learn.optim import Optimizer, update_ratio, update_ratios
+from matura.learn.optim import update_ratio, update_ratios
 from matura.learn.redlines import RedLines
 from matura.learn.run import Evaluation, Run, known, spell
 from matura.learn.schedule import Schedule
@@ -104,7 +104,7 @@ def fit(
     saved_s = time.monotonic()
     try:
         if run.gold.start is None:
-            run.begin(run.team.share(lambda: {} if begin is None else dict(begin())))
+            run.begin(run.team.look(lambda: {} if begin is None else dict(begin())))
         run.watch.learns(run.model, run.optimizer)
         while run.step < settings.steps and not _tired(run, settings):
             run.team.at("reading the batch", run.step)
@@ -164,7 +164,8 @@ def _begun(
     """A run before its first step."""
     model = stepper.model
     vocab_size = model.config.vocab_size
-    optimizer = Optimizer.of(
+    team = team or Team()
+    optimizer = team.optimizer(
         model,
         matrix_learning_rate=settings.matrix_learning_rate,
         learning_rate=settings.learning_rate,
@@ -179,7 +180,7 @@ def _begun(
         gold or Gold(),
         lines or RedLines(vocab_size),
         Guard(Spikes(vocab_size, settings.clip), settings.steps),
-        team or Team(),
+        team,
         base=frozen_sha256(model),
     )
 
@@ -296,7 +297,7 @@ def _updated(run: Run, name: str, factor: float) -> dict[str, float]:
             run.watch.update(step, name, 0.0)
         return {}
     after = {name: p.detach() for name, p in learning.items()}
-    moved = update_ratio(before.values(), after.values())
+    moved = update_ratio(before.values(), after.values(), run.team.added)
     if not math.isfinite(moved):
         told = f"step {step}, {name}: the update is {moved} times the weights"
         raise Setback("non-finite values", step, told, range(step, step + 1))
@@ -304,7 +305,7 @@ def _updated(run: Run, name: str, factor: float) -> dict[str, float]:
     if why := run.guard.spikes.update(moved, factor):
         told = f"step {step}, {name}: {why}"
         raise Setback("update spike", step, told, range(step, step + 1))
-    groups = update_ratios(before, after)
+    groups = update_ratios(before, after, run.team.added)
     return {"update": moved, **{f"update/{group}": ratio for group, ratio in groups.items()}}
 
 
@@ -336,7 +337,7 @@ def _evaluate(run: Run, evaluate: Callable[[int], Evaluation], ledger: Ledger) -
         Setback: it must not, for the run went back just before and may do so once more.
     """
     ledger.clear()
-    found = known(run.team.share(lambda: spell(evaluate(run.step))))
+    found = known(run.team.look(lambda: spell(evaluate(run.step))))
     before = {} if run.last is None else run.last.flags
     try:
         run.lines.evaluation(run.step, run.model, found.losses, found.flags, before)

@@ -9,7 +9,7 @@ is two stacks, and half the time of one matrix after the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -75,6 +75,10 @@ class Optimizer:
             if not is_matrix(name, weight):
                 made.buffers[f"variance.{name}"] = torch.zeros_like(weight)
         return made
+
+    def has(self, name: str, weight: nn.Parameter) -> bool:
+        """Whether this parameter of the model is updated."""
+        return self.parameters.get(name) is weight
 
     def clip(self, limit: float) -> float:
         """Gradients scaled so that their joint norm is at most `limit`; the norm before."""
@@ -178,23 +182,35 @@ def _grad(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
-def update_ratio(before: Iterable[Tensor], after: Iterable[Tensor]) -> float:
-    """How far a step moved the weights, relative to their size (Frobenius norms over all)."""
+def update_ratio(
+    before: Iterable[Tensor],
+    after: Iterable[Tensor],
+    added: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> float:
+    """How far a step moved the weights, relative to their size (Frobenius norms over all).
+
+    `added` sums over the processes that share the weights out among them.
+    """
     moved = size = 0.0
     for old, new in zip(before, after, strict=True):
         moved += float((old - new).square().sum())
         size += float(old.square().sum())
+    moved, size = added(torch.tensor([moved, size], dtype=torch.float64)).tolist()
     return math.sqrt(moved / size) if size else math.sqrt(moved)
 
 
-def update_ratios(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+def update_ratios(
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+    added: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> dict[str, float]:
     """The same for each group that has a rate of its own, by its name: too small or too large a
     rate shows there first."""
     groups: dict[str, list[str]] = {}
     for name, weight in before.items():
         groups.setdefault(group_of(name, weight), []).append(name)
     return {
-        group: update_ratio([before[n] for n in names], [after[n] for n in names])
+        group: update_ratio([before[n] for n in names], [after[n] for n in names], added)
         for group, names in groups.items()
     }
 

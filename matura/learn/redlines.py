@@ -18,6 +18,7 @@ import torch
 
 from matura.core.errors import RedLine
 from matura.models.decoder import Decoder
+from matura.models.pieces import whole
 
 WINDOWS = (150, 300, 600)
 """Steps that are looked back on, as far as there are so many: stuck is who is flat in all of them.
@@ -190,6 +191,6 @@ def _flat(losses: list[float]) -> bool:
 def odd_rows(model: Decoder) -> tuple[int, int]:
     """How many embedding rows are nothing but zeros, and how many are far longer than usual."""
     with torch.no_grad():
-        norms = model.model.embed_tokens.weight.norm(dim=1)
+        norms = whole(model.model.embed_tokens.weight).norm(dim=1)
         usual = norms.median()
         return int((norms == 0).sum()), int((norms > LOUD * usual).sum())

@@ -115,7 +115,13 @@ class Run:
         team, step = self.team, self.step
         team.agree({**checkpoint.own_weights(self.model), **self.optimizer.state()}, step)
         state = checkpoint.state(
-            self.model, self.optimizer, self.rest(), step, rank=team.rank, size=team.size
+            self.model,
+            self.optimizer,
+            self.rest(),
+            step,
+            rank=team.rank,
+            size=team.size,
+            shares=team.shares,
         )
         spare = {self.best_step} | (set() if self.good is None else {self.good, self.good_best})
 

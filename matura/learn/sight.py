@@ -19,6 +19,7 @@ from matura.core.errors import RedLine
 from matura.learn.batch import Batch
 from matura.learn.step import Stepper
 from matura.models.layers import Block
+from matura.models.pieces import whole
 
 TOLERANCE = 1e-3
 """Share that a gradient may differ by. What is computed is the same to the bit, but for kernels
@@ -35,7 +36,7 @@ def check_sight(stepper: Stepper, batch: Batch, micro_rows: int | None = None) -
     Raises:
         RedLine: a position sees what it must not, or is not taught the next token.
     """
-    part = next(batch.split(micro_rows or len(batch.ids_BL)))
+    part = next(batch.split(stepper.room.cut.of(len(batch.ids_BL), micro_rows)))
     known_BL, cut_BL = _halves(part.segments_BL)
     if not bool(known_BL.any()):
         return
@@ -125,4 +126,4 @@ def _telling(layer: Block) -> list[Tensor]:
 
 
 def _of(weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad.float().clone()
+    return torch.zeros_like(weight) if weight.grad is None else whole(weight.grad).float().clone()

@@ -15,6 +15,7 @@ from matura.learn.noise import Noise
 from matura.learn.objective import Loss, Objective
 from matura.models.attending import Attend, attend_fused, attend_written
 from matura.models.decoder import Decoder, unseen
+from matura.models.pieces import is_sharded
 
 
 def _trunk(
@@ -43,7 +44,8 @@ class Stepper:
         self.model, self.objective, self.compute = model, objective, compute
         self.noise = noise
         model.compute_dtype = compute.dtype
-        self._trunk = _compiled() if compute.compiled else _trunk
+        # sharded layers gather their weights first, which is not compiled
+        self._trunk = _compiled() if compute.compiled and not is_sharded(model) else _trunk
         self._attend = attend_written if compute.compiled else attend_fused
 
     def gradients(
@@ -63,7 +65,7 @@ class Stepper:
         """
         totals, rows = 0.0, first_row
         for part in batch.split(micro_rows or len(batch.ids_BL)):
-            total = self._total(part, step, rows)
+            total = self.model.within(functools.partial(self._total, part, step, rows))
             (total / divisor).backward()  # type: ignore[no-untyped-call]
             totals += float(total.detach())
             rows += len(part.ids_BL)

@@ -19,7 +19,9 @@ from matura.core.errors import RecipeError
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.gathering import summed_shards
+from matura.learn.optim import Optimizer
 from matura.learn.step import Stepper
+from matura.models.decoder import Decoder
 
 EXACT = "MATURA_EXACT"
 
@@ -40,6 +42,8 @@ class Team:
     """One process that trains alone."""
 
     rank, size = 0, 1
+    shares = False
+    """Whether each process has some rows only of the weights."""
 
     def __init__(self, *, exact: bool | None = None) -> None:
         self.exact = exact_asked() if exact is None else exact
@@ -63,6 +67,31 @@ class Team:
     def done(self) -> bool:
         """A stage is trained; whether this process goes on with it: saves it and sits exams."""
         return True
+
+    def place(self, model: Decoder, device: str) -> None:
+        """Puts the model where it is trained."""
+        model.to(device)
+
+    def optimizer(self, model: Decoder, **rates: Any) -> Optimizer:
+        """The optimizer of what this process has of the model."""
+        return Optimizer.of(model, **rates)
+
+    def onlooker(self, stepper: Stepper) -> Stepper:
+        """The stepper for evaluations, which only the leader makes and only within `look`."""
+        return stepper
+
+    def look(self, make: Callable[[], Any]) -> Any:
+        """What the leader makes of the model as it is now, a JSON value; the others wait for it."""
+        return self.share(make)
+
+    def whole(self, model: Decoder) -> Decoder:
+        """The trained model, for the leader, who writes it down."""
+        return model
+
+    def added(self, numbers: Tensor) -> Tensor:
+        """The sum of what each process makes of its own rows; of what all have, the thing
+        itself."""
+        return numbers
 
     def gradients(
         self, stepper: Stepper, batch: Batch, weight: float, *, micro_rows: int | None, step: int

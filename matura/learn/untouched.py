@@ -16,6 +16,7 @@ from torch import Tensor
 
 from matura.learn.optim import Optimizer
 from matura.models.decoder import Decoder
+from matura.models.pieces import mine
 
 EMBEDDINGS = "model.embed_tokens.weight"
 WORD = 8
@@ -61,7 +62,7 @@ def _some(words: Iterable[str], most: int) -> str:
 
 
 def _tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    weights = {name: mine(weight) for name, weight in model.named_parameters()}
     return weights | {f"optimizer {name}": tensor for name, tensor in optimizer.buffers.items()}
 
 

@@ -45,8 +45,8 @@ class Watch:
 
     def learns(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Raises RedLine if the optimizer lacks something that is meant to learn."""
-        known = {id(weight) for weight in optimizer.parameters.values()}
-        lacks = [n for n, w in model.named_parameters() if w.requires_grad and id(w) not in known]
+        learning = ((n, w) for n, w in model.named_parameters() if w.requires_grad)
+        lacks = [name for name, weight in learning if not optimizer.has(name, weight)]
         if lacks:
             raise RedLine(
                 f"never updated: before the first step: the optimizer does not have {_some(lacks)}"

@@ -12,6 +12,7 @@ width, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from matura.models.attending import Attend, attend_fused
+from matura.models.attending import Attend, attend_fused, nearby
 from matura.models.layers import Block, Gain, neighbours, rms_norm
 from matura.models.shape import DecoderConfig, Stretched
 
@@ -135,12 +136,22 @@ class Decoder(nn.Module):
         cos, sin = self.cos_SD[positions_BT], self.sin_SD[positions_BT]  # type: ignore[index]
         return cos[:, :, None].to(self.compute_dtype), sin[:, :, None].to(self.compute_dtype)
 
+    def within(self, work: Callable[[], Tensor]) -> Tensor:
+        """What `work` makes of this model. Where weights are sharded, those outside of the layers
+        are whole in here only, so what reads the embeddings or the head stands in it."""
+        return work()
+
     def trunk(
         self, x_BTC: Tensor, cos: Tensor, sin: Tensor, bias_B1TS: Tensor, attend: Attend
     ) -> Tensor:
-        """The normalised residual stream after all layers, from the embedded ids."""
+        """The normalised residual stream after all layers, from the embedded ids. For
+        `attend_spans` the bias is what `starts` says."""
         config = self.config
-        near = neighbours(bias_B1TS, config.conv_width) if config.conv_layers else []
+        near: list[Tensor] = []
+        if config.conv_layers and bias_B1TS.ndim == 1:
+            near = nearby(bias_B1TS, x_BTC, config.conv_width)
+        elif config.conv_layers:
+            near = neighbours(bias_B1TS, config.conv_width)
         again = self.recompute and torch.is_grad_enabled()
         for block in self.model.layers:
             if again:  # nothing in a layer is random, so no generator's state is kept

@@ -17,6 +17,7 @@ from torch import nn
 
 from matura.models.decoder import Decoder
 from matura.models.layers import Adapter
+from matura.models.pieces import whole
 from matura.models.shape import DecoderConfig
 
 
@@ -104,7 +105,7 @@ def frozen_sha256(model: Decoder) -> str | None:
     seen = hashlib.sha256()
     for name, weight in frozen:
         seen.update(f"{name}:{tuple(weight.shape)};".encode())
-        seen.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        seen.update(whole(weight).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return seen.hexdigest()
 
 

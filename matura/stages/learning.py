@@ -68,7 +68,7 @@ def learn(
     model, report = stepper.model, feed.report()
     look = Evaluating(
         stage,
-        stepper,
+        team.onlooker(stepper),
         template,
         context,
         work,
@@ -90,6 +90,7 @@ def learn(
         team=team,
     )
     extra = {**notes, **prompts_for_record(stage.eval_prompts, prompts)}
+    model = team.whole(model)
     if team.done():
         extra |= _save(model, template, work, train.lora, context, parents)
     if fitted.steps < settings.steps:
@@ -153,7 +154,7 @@ def prepare(
     model, notes = _begin(stage.name, context, parents, template, train.lora, weigh_tags=weigh_tags)
     here = flops_so_far(tokens, context, model)
     compute = choose(here if sized is None else 6.0 * model.config.parameters * sized)
-    model.to(compute.device)
+    team.place(model, compute.device)
     wait = "; the first step is compiled first, up to a minute" if yet_to_compile(compute) else ""
     context.ledger.say(f"{stage.name}: training on {compute}{wait}")
     noise = Noise(train.neftune, context.seed, stage.name) if train.neftune else None
