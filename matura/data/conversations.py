@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.core.types import Conversation, Document, Message
-from matura.data.episodes import alpaca, episode, nanochat, sharegpt
+from matura.data.episodes import alpaca, episode, nanochat, sharegpt, with_typed_calls
 from matura.data.layout import Layout
 from matura.data.lines import BadLine, decoded
 from matura.data.rows import (
@@ -217,7 +217,8 @@ def _turns(row: dict[str, Any], format: Format) -> tuple[Message, ...]:
         raise BadLine(f"no {place!r}, only {sorted(row)[:8]}")
     if format == "sharegpt":
         return sharegpt(row[place])
-    return episode(row[place]) if format == "mypt" else messages(row[place])
+    turns = with_typed_calls(row[place])
+    return episode(turns) if format == "mypt" else messages(turns)
 
 
 def _with_context(turns: tuple[Message, ...], told: str) -> tuple[Message, ...]:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from matura.core.leaves import did_you_mean
@@ -49,6 +50,8 @@ SHAREGPT: dict[str, Role] = {
 """Who speaks, by what files in this format call them."""
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_TYPED = re.compile(r"(.*?)<(myPT_tool|myPT_toolcall)>(.*)</\2>\s*", re.DOTALL)
+"""A call as MyPT's documents write it into what the assistant says."""
 _RESULT = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
 
 
@@ -194,6 +197,48 @@ def episode(value: object) -> tuple[Message, ...]:
 
     found.each(value, "messages", read)
     return found.done()
+
+
+def with_typed_calls(value: object) -> object:
+    """The messages of a row, `<myPT_tool>{"name": …, "args": {…}}</myPT_tool>` read as a call.
+
+    Only where a tool's result follows: anywhere else an assistant that spells a tag has said just
+    that. The tag may be `<myPT_toolcall>`, and arguments may stand beside the name.
+
+    Raises:
+        BadLine: such a call is no JSON object with a name.
+    """
+    if not isinstance(value, list):
+        return value
+    turns = list(value)
+    for number, (raw, after) in enumerate(pairwise(value), start=1):
+        if not isinstance(after, dict) or after.get("role") not in ("tool", "toolresult"):
+            continue
+        said = raw.get("content") if isinstance(raw, dict) else None
+        found = _TYPED.fullmatch(said) if isinstance(said, str) else None
+        if found is None or raw.get("role") != "assistant" or raw.get("calls"):
+            continue
+        try:
+            call = _typed_call(found[3])
+        except BadLine as problem:
+            raise BadLine(f"message {number}: {problem}") from None
+        turns[number - 1] = {**raw, "content": found[1], "calls": [call]}
+    return turns
+
+
+def _typed_call(text: str) -> dict[str, Any]:
+    """Name and arguments, however the call spells the latter."""
+    try:
+        call = json_of(text)
+    except BadLine as problem:
+        raise BadLine(f"a call's {problem}") from None
+    if not isinstance(call, dict):
+        raise BadLine(f"a call must be an object with 'name', not {json_name(call)}")
+    beside = {key: inner for key, inner in call.items() if key != "name"}
+    if not beside.keys() & set(ARGUMENT_KEYS):
+        call = {key: call[key] for key in ("name",) if key in call} | {"arguments": beside}
+    made = _any_call(call)
+    return {"name": made.name, "arguments": dict(made.arguments)}
 
 
 def _told(turn: Message, text: str) -> Message:
