@@ -26,7 +26,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 HEADER_LIMIT_BYTES = 1_000_000
-"""Of one file: room for 8,000 tensors; an 8B model has 300. More is there to take time and memory."""
+"""Of one file: room for 8,000 tensors; an 8B model has 300. More only takes time and memory."""
 _OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
 
 
