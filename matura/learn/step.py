@@ -13,7 +13,7 @@ from matura.learn.batch import Batch
 from matura.learn.compute import Compute
 from matura.learn.noise import Noise
 from matura.learn.objective import Loss, Objective
-from matura.models.attending import Attend, attend_fused, attend_written
+from matura.models.attending import Attend, attend_spans, best_way, starts
 from matura.models.decoder import Decoder, unseen
 from matura.models.pieces import is_sharded
 
@@ -46,7 +46,7 @@ class Stepper:
         model.compute_dtype = compute.dtype
         # sharded layers gather their weights first, which is not compiled
         self._trunk = _compiled() if compute.compiled and not is_sharded(model) else _trunk
-        self._attend = attend_written if compute.compiled else attend_fused
+        self._attend = best_way(compute.device, compute.dtype, compiled=compute.compiled)
 
     def gradients(
         self,
@@ -81,7 +81,7 @@ class Stepper:
             self._attend,
             x,
             *model.angles(batch.positions_BT),
-            unseen(batch.inputs_BT.shape[1], batch.segments_BT, x),
+            self._reach(batch.segments_BT, x),
         )
         return self.objective.fused(
             hidden.flatten(0, 1),
@@ -90,6 +90,12 @@ class Stepper:
             batch.target_weights_BT.flatten(),
             compiled=self.compute.compiled,
         )
+
+    def _reach(self, segments_BT: Tensor, like: Tensor) -> Tensor:
+        """What each position may see, as the attention wants it told."""
+        if self._attend is attend_spans:
+            return starts(segments_BT)
+        return unseen(segments_BT.shape[1], segments_BT, like)
 
     def measure(self, batch: Batch) -> Loss:
         """The loss without gradients or noise, never compiled: evaluating must not change what

@@ -10,6 +10,7 @@ Axes: B rows, T queries, S keys, H heads, D head width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 
 CAUSAL_BLOCKS = 4
 LEAST_BLOCK = 32
+CAUSAL = (-1, 0)
+"""Positions before and after its own that one may see: any, and none."""
+SPANS_A_ROW = 4
+"""Room for at least so many spans a row, where their number is rounded up."""
 
 
 @torch.library.custom_op("matura::summed", mutates_args=())
@@ -125,6 +130,67 @@ def attend_written(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, bias_B1TS: Te
 def attend_fused(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, bias_B1TS: Tensor) -> Tensor:
     """The same by torch's own operator: faster where nothing is compiled."""
     return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=bias_B1TS)
+
+
+def starts(segments_BT: Tensor) -> Tensor:
+    """Where the spans of these rows begin that see only themselves, counted through all rows one
+    after the other, and where the last one ends; int32.
+
+    The end is repeated up to a power of two, so that what is compiled for one number of spans
+    serves most batches: a span without positions costs next to nothing.
+    """
+    rows, length = segments_BT.shape
+    first = torch.ones_like(segments_BT, dtype=torch.bool)
+    first[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    found = first.flatten().nonzero().flatten()
+    size = 1 << max(len(found), SPANS_A_ROW * rows).bit_length()
+    return F.pad(found, (0, size + 1 - len(found)), value=rows * length).int()
+
+
+def attend_spans(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, starts_N: Tensor) -> Tensor:
+    """Causal attention within each span that `starts` found: nothing is computed for pairs of
+    positions in different ones, and no mask is ever made. On a GPU by the flash kernel for many
+    lengths (half precision only), elsewhere one span after the other.
+    """
+    rows, _, length, _ = q_BHTD.shape
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHTD, k_BHTD, v_BHTD))
+    if q.is_cuda:
+        # Here, not above: it takes torch's compiler with it, a second that a CPU need not pay.
+        from torch.nn.attention.varlen import varlen_attn
+
+        both = (starts_N, starts_N, length, length)
+        mixed = varlen_attn(q, k, v, *both, window_size=CAUSAL)
+        assert isinstance(mixed, Tensor)
+    else:
+        ends = starts_N.tolist()
+        mixed = torch.cat(
+            [
+                F.scaled_dot_product_attention(
+                    *(x[start:end].transpose(0, 1) for x in (q, k, v)), is_causal=True
+                ).transpose(0, 1)
+                for start, end in pairwise(ends)
+                if start < end
+            ]
+        )
+    return mixed.unflatten(0, (rows, length)).transpose(1, 2)
+
+
+def nearby(starts_N: Tensor, like_BTC: Tensor, width: int) -> list[Tensor]:
+    """For each of the `width` - 1 steps back, BT1: 1 where the position that far back is of the
+    same span, else 0."""
+    rows, length, _ = like_BTC.shape
+    place = torch.arange(rows * length, device=starts_N.device, dtype=starts_N.dtype)
+    begin = starts_N[torch.searchsorted(starts_N, place, right=True) - 1]
+    within = (place - begin).view(rows, length, 1)
+    return [(within >= back).to(like_BTC.dtype) for back in range(1, width)]
+
+
+def best_way(device: str, dtype: torch.dtype, *, compiled: bool) -> Attend:
+    """The fastest attention for what trains there; `attend_spans` wants `starts`, the others a
+    bias."""
+    if device == "cuda":
+        return attend_spans if dtype in (torch.bfloat16, torch.float16) else attend_fused
+    return attend_written if compiled else attend_fused
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
