@@ -10,24 +10,23 @@ lives in `.venv-trl`, which the first use makes from the package registry.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import timing
+from contender import Contender, environment
 from problems import problems
 from sft_ours import SHAPES, SHARD, rows_of
-from train import Shape
+from train import llama
+from train_ours import Shape
 
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given
@@ -40,7 +39,7 @@ from matura.text.tokenizer import Tokenizer
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 ENVIRONMENT = ROOT / ".venv-trl"
-WANTED = (ROOT / "constraints.txt", BENCH / "sft_trl.txt")
+CONSTRAINTS, TRL = ROOT / "constraints.txt", BENCH / "sft_trl.txt"
 DIALECT = "matura"
 CONVERSATIONS = 3_000
 ROUNDS = 7
@@ -106,22 +105,6 @@ def prepare(folder: Path, shape: Shape, conversations: Sequence[Conversation]) -
     )
 
 
-def llama(shape: Shape) -> dict[str, Any]:
-    """`transformers`' names for the same shape."""
-    c = shape.config
-    return {
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.hidden_size,
-        "intermediate_size": c.inner_width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "max_position_embeddings": c.sequence_length,
-        "tie_word_embeddings": c.tie_embeddings,
-        "use_cache": False,
-    }
-
-
 def commands(
     chats: Chats, rounds: int, seconds: float, trl_python: Path | None
 ) -> dict[str, list[str]]:
@@ -147,81 +130,18 @@ def commands(
     return found
 
 
-@dataclass
-class Contender:
-    """A process that trains a turn for each line it is sent."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    ready: dict[str, Any] = field(default_factory=dict)
-    turns: list[dict[str, float]] = field(default_factory=list)
-    process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Contender:
-        """Started, warmed up and asleep."""
-        self.process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=dict(self.environment),
-        )
-        self.ready = self._line()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        if problem is not None:
-            self.process.kill()
-        self.process.wait()
-
-    def turn(self) -> None:
-        """One turn of training."""
-        assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.turns.append(self._line())
-
-    def _line(self) -> dict[str, Any]:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
-        return dict(json.loads(line))
-
-    @property
-    def rates(self) -> list[float]:
-        """Trained tokens a second of each turn."""
-        return [turn["trained"] / turn["seconds"] for turn in self.turns]
-
-    def share(self, part: str) -> float:
-        """Of all positions that went through the model."""
-        whole = sum(turn["positions"] for turn in self.turns)
-        return float(sum(turn[part] for turn in self.turns)) / whole
-
-
 def measure(
     chats: Chats, started: Mapping[str, Sequence[str]], rounds: int
 ) -> dict[str, Contender]:
     """All turns of all contenders."""
-    environment = os.environ | {
+    surroundings = os.environ | {
         "HF_HOME": str(chats.folder / "hf"),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
     with ExitStack() as stack:
         found = {
-            name: stack.enter_context(Contender(name, command, environment))
+            name: stack.enter_context(Contender(name, command, surroundings))
             for name, command in started.items()
         }
         for _ in range(rounds):
@@ -259,22 +179,6 @@ def report(chats: Chats, found: Mapping[str, Contender]) -> dict[str, Any]:
     }
 
 
-def trl_environment() -> Path:
-    """The interpreter of trl's own environment, made first if it is not there or out of date."""
-    python = ENVIRONMENT / "bin" / "python"
-    wanted = hashlib.sha256(b"\n".join(path.read_bytes() for path in WANTED)).hexdigest()
-    stamp = ENVIRONMENT / "installed"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:
-        return python
-    print(f"making {ENVIRONMENT.name} from {WANTED[1].name}: minutes, once", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    constraints, requirements = map(str, WANTED)
-    subprocess.run([*pip, "-c", constraints, "-r", requirements], check=True, stdout=sys.stderr)
-    stamp.write_text(wanted, encoding="ascii")
-    return python
-
-
 def conversations_of(path: Path | None, count: int) -> Iterator[Conversation]:
     """The file's first so many, or made-up ones."""
     if path is None:
@@ -298,7 +202,7 @@ def main() -> int:
     about.add_argument("--without-trl", action="store_true", help="only ours; installs nothing")
     about.add_argument("--json", action="store_true")
     asked = about.parse_args()
-    python = None if asked.without_trl else trl_environment()
+    python = None if asked.without_trl else environment(ENVIRONMENT, TRL, CONSTRAINTS)
     with tempfile.TemporaryDirectory(prefix="sft-") as folder:
         talks = list(conversations_of(asked.file, asked.conversations))
         chats = prepare(Path(folder), SHAPES[asked.shape], talks)

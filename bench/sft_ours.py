@@ -19,8 +19,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from train import LEAST_STEPS, UNCOUNTED, Ours, Shape, shape
-from train import SHAPES as TRAINED
+from train_ours import LEAST_STEPS, SHAPES, UNCOUNTED, Ours, Shape
 
 from matura.data.mixture import Feed, once
 from matura.learn.compute import choose, keep_freed_memory
@@ -31,8 +30,6 @@ from matura.models.decoder import Decoder
 from matura.text.pack import Rows, lay_out
 from matura.text.shards import Shard
 
-SHAPES = {"mini": shape(32, 1, 2, 1024, 4, 384), **TRAINED}
-"""`mini` only to try the benchmark out."""
 SHARD = "chats.shard"
 
 

@@ -1,4 +1,4 @@
-"""The judges of `bench/`: what is torn is found, and arithmetic is counted right."""
+"""`bench/kill.py`: what is torn is found, and where a kill struck."""
 
 from __future__ import annotations
 
@@ -64,34 +64,3 @@ def test_where_a_kill_struck(made: Pretended, monkeypatch: pytest.MonkeyPatch) -
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).touch()
         assert kill.struck(made.run) == place
-
-
-def test_arithmetic_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = module("train", monkeypatch)
-    tiny = train.SHAPES["tiny"]
-    layer = 4 * 192 * 192 + 3 * 192 * 512
-    matrices = 6 * (4 * layer + 2048 * 192)
-    attention = 12 * 4 * 192 * 256
-    assert tiny.flops_per_token(0.0) == matrices
-    assert tiny.flops_per_token(1.0) == matrices + attention
-    assert tiny.flops_per_token(0.5) == matrices + attention / 2
-    assert tiny.tokens == 4096
-
-
-@pytest.mark.slow
-def test_training_is_measured_against_its_peers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("transformers")
-    monkeypatch.setenv("MATURA_COMPILE", "0")
-    train = module("train", monkeypatch)
-    small = train.shape(32, 1, 2, 300, 4, 32)
-    found = train.measure(small, 0.2, 1, tmp_path)
-    for name in ("tok_s", "ratio_fp32", "ratio_bf16", "mfu", "mfu_whole_square"):
-        assert found[name] > 0, name
-    work = small.flops_per_token(0.5) / small.flops_per_token(1.0)
-    assert found["mfu"] / found["mfu_whole_square"] == pytest.approx(work, rel=0.02)
-    assert found["gemm_peak_gflops"].keys() == {"fp32", "bf16"}
-    assert found["transformers_tok_s"].keys() == {"fp32", "bf16"}
-    assert isinstance(found["without"], list)
-    assert [path.name for path in tmp_path.iterdir()] == ["random.shard"]
