@@ -24,9 +24,9 @@ from typing import Any
 import timing
 from contender import Contender, environment
 from problems import problems
-from sft_ours import SHAPES, SHARD, rows_of
+from sft_ours import SHARD, rows_of
 from train import llama
-from train_ours import Shape
+from train_ours import SHAPES, Shape
 
 from matura.core.rng import rng
 from matura.core.types import Conversation, Given
