@@ -23,7 +23,7 @@ from matura.core.errors import RecipeError, RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import FinishReason
 from matura.models.decoder import Cache, Decoder
-from matura.models.decoding import Decoding
+from matura.models.graphed import Steps, laid_out
 from matura.talk.chance import uniform
 from matura.talk.rollout import Generation, Token
 from matura.text.template import Template
@@ -59,7 +59,7 @@ class TorchSampler:
         banned[template.tokenizer.vocab_size :] = -math.inf  # rows the tokenizer has no word for
         banned[sorted(template.forbidden_ids)] = -math.inf
         self._banned_V = banned.to(self.model.device)
-        self._laid_out: tuple[tuple[tuple[int, int], ...], Decoding] | None = None
+        self._laid_out: tuple[tuple[tuple[int, int], ...], Steps] | None = None
 
     @property
     def weights_sha256(self) -> str:
@@ -291,12 +291,12 @@ class TorchSampler:
         """Logits BV after one more id in each row."""
         return self._decoding().step(ids_B, places, cache)
 
-    def _decoding(self) -> Decoding:
+    def _decoding(self) -> Steps:
         """The weights as they are now, laid out for one token at a time; anew if training or
         anything else has written into them since."""
         now = tuple((w.data_ptr(), w._version) for w in self.model.parameters())
         if self._laid_out is None or self._laid_out[0] != now:
-            self._laid_out = (now, Decoding(self.model, self.dtype))
+            self._laid_out = (now, laid_out(self.model, self.dtype))
         return self._laid_out[1]
 
     @torch.inference_mode()
