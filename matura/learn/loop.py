@@ -19,6 +19,7 @@ from matura.core.errors import RedLine, StoreError
 from matura.core.ledger import Ledger
 from matura.core.store import Checkpoints, Folder
 from matura.learn import checkpoint
+from matura.learn.arithmetic import arithmetic
 from matura.learn.batch import Batch
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
@@ -182,6 +183,7 @@ def _begun(
         Guard(Spikes(vocab_size, settings.clip), settings.steps),
         team,
         base=frozen_sha256(model),
+        arithmetic=arithmetic(stepper.compute, team),
     )
 
 

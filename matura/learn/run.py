@@ -18,6 +18,7 @@ from matura.core.errors import StoreError
 from matura.core.ledger import Ledger
 from matura.core.store import Checkpoints
 from matura.learn import checkpoint
+from matura.learn.arithmetic import LINE, differing
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
 from matura.learn.optim import Optimizer
@@ -66,6 +67,8 @@ class Run:
     team: Team = field(default_factory=Team)
     base: str | None = None
     """The hash of what does not learn, which no checkpoint holds."""
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
+    """What decides the last bits, here."""
     repeats: Repeats = field(default_factory=Repeats)
     untouched: Untouched = field(default_factory=Untouched)
     saver: Saver = field(default_factory=Saver)
@@ -102,6 +105,7 @@ class Run:
             "repeats": self.repeats.state(),
             "good": self.good,
             "good_best": self.good_best,
+            "arithmetic": dict(self.arithmetic),
             **({} if self.base is None else {"base": self.base}),
         }
 
@@ -173,7 +177,19 @@ class Run:
             self.first = None
         ledger.rewind(self.step - 1)
         ledger.say(f"resuming after step {self.step}")
+        self._tell_arithmetic(rest, newest.folder.path, ledger)
         self.team.same("step that is resumed after", str(self.step))
+
+    def _tell_arithmetic(self, rest: Mapping[str, Any], where: object, ledger: Ledger) -> None:
+        """Says if what follows is not to the bit what it would have been."""
+        then = rest.get("arithmetic")
+        if not isinstance(then, dict):
+            raise StoreError(f"{where}: the state lacks 'arithmetic'")
+        if other := differing(then, self.arithmetic):
+            why = f"{other}; from here on equal within rounding, no longer to the bit"
+            ledger.say(f"{ledger.stage}: {LINE}: {why}")
+            event = {"event": "resumed", "line": LINE, "at": self.step, "why": why}
+            ledger.row(self.step, event)
 
     def _restore(self, rest: Mapping[str, Any], where: object) -> None:
         try:

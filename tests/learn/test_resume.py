@@ -143,7 +143,7 @@ FRESH: dict[str, Any] = {
 NO_INFLUENCE = {
     "last", "last.losses", "last.exam", "last.notes", "watch", "watch.still", "waited",
     "best.flags", "last.flags", "redlines", "watch.begun", "watch.silent", "guard", "repeats",
-    "good", "good_best",
+    "good", "good_best", "arithmetic",
 }  # fmt: skip
 """Set back, they change nothing here: `last` is written anew by the last evaluation, no step of
 this run was still (`test_watch` counts those across a restart), and it has no end to its patience
