@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -279,3 +280,22 @@ def test_the_document_has_a_row_for_every_script() -> None:
     scripts = [*(root / "compat/mypt/scripts").glob("[a-z]*.py")]
     for name in ("train.py", "generate.py", *(path.name for path in scripts)):
         assert f"| `{name} " in table or f"| `{name}`" in table, name
+
+
+def test_every_line_of_the_document_is_one_that_runs_here() -> None:
+    """S001-02, S003: the page shows nothing that these tests do not run."""
+    text = (Path(__file__).parent.parent.parent / "docs/compat.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^python compat/mypt/(.+)$", text, re.MULTILINE)
+    ran_here = {*ALPHA, *BETA, *GAMMA, *KNOWLEDGE, *REGIME, *REGIME_QA}
+    assert [line for line in lines if line not in ran_here] == [
+        'generate.py --model phase3a1_alpha --prompt "<myPT_system>You are MyPT.</myPT_system>'
+        '<myPT_user>Say hello.</myPT_user><myPT_assistant>" --temperature 0'
+    ]
+    assert len(lines) == 4
+
+
+def test_a_name_is_never_completed(run: Run) -> None:
+    """D-06: the short forms worked by accident, until a second option began alike."""
+    line = "scripts/generate_echo_dataset.py --out data/sft_echo_beta"
+    assert run(line).code == 2
+    assert "--out" in run(line).err
