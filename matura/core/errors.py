@@ -42,6 +42,11 @@ class RedLine(MaturaError):
     batch."""
 
 
+class ShortOfMemory(MaturaError):
+    """Not even the smallest part of a step fits into the memory there is; the message says what to
+    change."""
+
+
 class RankError(MaturaError):
     """Processes that train together do not agree, or one of them is lost; the message names it."""
 

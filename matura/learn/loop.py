@@ -21,10 +21,12 @@ from matura.core.store import Checkpoints, Folder
 from matura.learn import checkpoint
 from matura.learn.arithmetic import arithmetic
 from matura.learn.batch import Batch
+from matura.learn.gathering import shards_of
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
 from matura.learn.optim import update_ratio, update_ratios
 from matura.learn.redlines import RedLines
+from matura.learn.room import Recompute, stopped_short
 from matura.learn.run import Evaluation, Run, known, spell
 from matura.learn.schedule import Schedule
 from matura.learn.sight import check_sight
@@ -55,6 +57,9 @@ class Settings:
     """Steps after which to evaluate; the last one is always among them."""
     checkpoint_every_s: float
     micro_rows: int | None = None
+    """Rows computed at once; as many as fit into memory if absent."""
+    recompute: Recompute = "auto"
+    """Whether layers are computed again for the gradient, which saves memory; if it must be."""
     patience: int | None = None
     """Evaluations in a row without a new best after which a run ends early."""
     good_every: int = 500
@@ -73,6 +78,8 @@ class Fitted:
     """Why each evaluated step was taken or not."""
     events: tuple[Mapping[str, Any], ...] = ()
     """What went wrong on the way, and what was done about it."""
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """How batches were cut at the end."""
 
 
 def fit(
@@ -133,6 +140,9 @@ def fit(
         line, _, why = str(problem).partition(": ")
         ledger.row(run.step, {"event": "stopped", "line": line, "at": run.step, "why": why})
         raise
+    except (MemoryError, RuntimeError) as problem:
+        stopped_short(problem)
+        raise
     except KeyboardInterrupt:
         if run.whole:
             run.save(checkpoints, ledger)
@@ -151,7 +161,9 @@ def fit(
     if run.best_step != run.step:
         checkpoint.read_weights(Folder.open(checkpoints.at(run.best_step)), run.model)
     events = tuple(run.guard.events)
-    return Fitted(run.step, run.best_step, run.best, run.last, run.gold.report(), events)
+    return Fitted(
+        run.step, run.best_step, run.best, run.last, run.gold.report(), events, run.room.told()
+    )
 
 
 def _begun(
@@ -163,7 +175,7 @@ def _begun(
     team: Team | None,
 ) -> Run:
     """A run before its first step."""
-    model = stepper.model
+    model, stepper.room.recompute = stepper.model, settings.recompute
     vocab_size = model.config.vocab_size
     team = team or Team()
     optimizer = team.optimizer(
@@ -182,6 +194,7 @@ def _begun(
         lines or RedLines(vocab_size),
         Guard(Spikes(vocab_size, settings.clip), settings.steps),
         team,
+        room=stepper.room,
         base=frozen_sha256(model),
         arithmetic=arithmetic(stepper.compute, team),
     )
@@ -208,9 +221,19 @@ def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: 
         told = f"step {run.step}, {batch.name}: {why}"
         _pass_over(run, ledger, run.guard.leave_out(run.step, "repeated text", told))
         return
+    if not run.room.settled:
+        sharing = shards_of(len(batch.ids_BL)) if run.team.exact else run.team.size
+        how = stepper.settle(batch, micro_rows=settings.micro_rows, sharing=sharing)
+        ledger.say(f"{ledger.stage}: {how}")
     if not run.watch.begun:
         check_sight(stepper, batch, settings.micro_rows)
     found = _computed(run, stepper, batch, weight, settings, ledger)
+    while run.room.found:
+        why, done = run.room.found.pop(0)
+        event = {"step": run.step, "line": "out of memory", "why": why, "done": done}
+        if event not in run.guard.events:
+            run.guard.events.append(event)
+        _tell(run, ledger, event)
     if found is None:
         return
     loss, grad_norm = found

@@ -24,6 +24,7 @@ from matura.learn.guard import Guard, Setback
 from matura.learn.optim import Optimizer
 from matura.learn.redlines import RedLines
 from matura.learn.repeats import Repeats
+from matura.learn.room import Room
 from matura.learn.saving import Saver
 from matura.learn.team import Team
 from matura.learn.untouched import Untouched
@@ -65,6 +66,7 @@ class Run:
     lines: RedLines
     guard: Guard
     team: Team = field(default_factory=Team)
+    room: Room = field(default_factory=Room)
     base: str | None = None
     """The hash of what does not learn, which no checkpoint holds."""
     arithmetic: Mapping[str, str] = field(default_factory=dict)
@@ -106,6 +108,7 @@ class Run:
             "good": self.good,
             "good_best": self.good_best,
             "arithmetic": dict(self.arithmetic),
+            "memory": self.room.told(),
             **({} if self.base is None else {"base": self.base}),
         }
 
@@ -167,6 +170,7 @@ class Run:
         self._restore(rest, newest.folder.path)
         try:
             self.guard.restore(rest["guard"])
+            self.room.restore(rest["memory"])
             if self.base is not None and rest["base"] != self.base:
                 raise StoreError(
                     f"{newest.folder.path}: the adapter was trained on another base model"

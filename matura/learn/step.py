@@ -13,6 +13,7 @@ from matura.learn.batch import Batch
 from matura.learn.compute import Compute
 from matura.learn.noise import Noise
 from matura.learn.objective import Loss, Objective
+from matura.learn.room import Room
 from matura.models.attending import Attend, attend_spans, best_way, starts
 from matura.models.decoder import Decoder, unseen
 from matura.models.pieces import is_sharded
@@ -43,6 +44,8 @@ class Stepper:
     ) -> None:
         self.model, self.objective, self.compute = model, objective, compute
         self.noise = noise
+        # where layers are gathered from others in mid-step, nobody can begin it anew alone
+        self.room = Room(alone=not is_sharded(model))
         model.compute_dtype = compute.dtype
         # sharded layers gather their weights first, which is not compiled
         self._trunk = _compiled() if compute.compiled and not is_sharded(model) else _trunk
@@ -61,10 +64,47 @@ class Stepper:
 
         `divisor` is the step's whole weight, so any cut into micro-batches gives the same gradient.
         `step` names the noise, if there is any, and `first_row` says where in the step's batch
-        these rows stand.
+        these rows stand. Fewer rows at once if memory wants it so (`matura.learn.room`).
+
+        Raises:
+            ShortOfMemory: it is not enough for one row.
         """
+        rows = self.room.cut.of(len(batch.ids_BL), micro_rows)
+
+        def summed(at_once: int) -> float:
+            return self._summed(batch, divisor, at_once, step, first_row)
+
+        return self.room.within(self.model, summed, rows)
+
+    def settle(self, batch: Batch, *, micro_rows: int | None = None, sharing: int = 1) -> str:
+        """Chooses how batches like this one, of which each of so many computes a share, are cut
+        to fit into memory; in words.
+
+        Raises:
+            ShortOfMemory: there is no way.
+        """
+        rows = -(-len(batch.ids_BL) // sharing)
+        share = batch.rows(slice(0, rows))
+        weight = max(1.0, float(share.target_weights_BT.abs().sum()))
+
+        def probe(at_once: int) -> float:
+            return self._summed(share, weight, at_once, 0, 0)
+
+        return self.room.settle(
+            self.model,
+            rows,
+            batch.inputs_BT.shape[1],
+            size=self.compute.dtype.itemsize,
+            compiled=self.compute.compiled,
+            asked=micro_rows,
+            probe=probe if self.room.alone else None,
+        )
+
+    def _summed(
+        self, batch: Batch, divisor: float, at_once: int, step: int, first_row: int
+    ) -> float:
         totals, rows = 0.0, first_row
-        for part in batch.split(micro_rows or len(batch.ids_BL)):
+        for part in batch.split(at_once):
             total = self.model.within(functools.partial(self._total, part, step, rows))
             (total / divisor).backward()  # type: ignore[no-untyped-call]
             totals += float(total.detach())

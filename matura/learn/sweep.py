@@ -55,6 +55,9 @@ def sweep(
     start = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
     found: list[Tried] = []
     done = 0
+    stepper.room.recompute = settings.recompute
+    first = batches(0).to(model.device)
+    ledger.say(f"{ledger.stage}: {stepper.settle(first, micro_rows=settings.micro_rows)}")
     for number, factor in enumerate(factors):
         optimizer = Optimizer.of(
             model,

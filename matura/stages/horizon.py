@@ -104,6 +104,8 @@ def plan_fit(
         clip=train.clip,
         evaluate_at=frozenset(math.ceil(steps * (i + 1) / count) for i in range(count)),
         checkpoint_every_s=train.checkpoint_every_s,
+        micro_rows=train.micro_rows,
+        recompute=train.recompute,
         patience=train.patience,
     )
 

@@ -113,6 +113,7 @@ def _numbers(fitted: Fitted, data: Data, report: Mapping[str, Any]) -> dict[str,
         "steps": fitted.steps,
         "best_step": fitted.best_step,
         "gold": dict(fitted.gold),
+        "memory": dict(fitted.memory),
         "validation": fitted.best.losses,
     }
 

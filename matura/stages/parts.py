@@ -276,6 +276,11 @@ class Train(Frozen):
     embeddings have deviation 1, so at CPU size 100 is 0.45 of it."""
     lora: Lora | None = Field(default=None, exclude_if=lambda lora: lora is None)
     """Train adapters beside the weights of the stage before, which stay as they are."""
+    micro_rows: PositiveInt | None = Field(default=None, exclude=True)
+    """Rows of a batch computed at once; as many as fit into memory if absent."""
+    recompute: Literal["auto"] | bool = Field(default="auto", exclude=True)
+    """Compute layers again for their gradient, a third more work and a fraction of the memory;
+    `auto`: only where a batch would not fit otherwise (docs/memory.md)."""
     checkpoint_every_s: float = Field(default=30.0, gt=0, exclude=True)
     """Seconds of training that a kill may cost; no part of what the stage is."""
 

@@ -133,6 +133,7 @@ def test_with_no_whole_checkpoint_it_never_starts_afresh(ram: Path) -> None:
 FRESH: dict[str, Any] = {
     "step": 0,
     "best_step": -1,
+    "memory": {"micro_rows": 1, "recompute": False},
     "best": None,
     "optimizer_steps": 0,
     "best.losses": {"counting": 99.0},
