@@ -7,7 +7,7 @@ becomes of it. Payloads have 1 to 4 words, each count equally often.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -252,6 +252,9 @@ heart fails here."""
 
 class Operators(Lesson):
     """Three things to do with a text, told apart by the instruction alone."""
+
+    presets: ClassVar[Mapping[str, int]] = {"least": 5_000, "usual": 9_000, "most": 16_500}
+    """The three sizes that MyPT tried."""
 
     kind: Literal["operators"] = "operators"
     gibberish: Gibberish = "include"

@@ -21,6 +21,12 @@ DOCUMENTED: list[tuple[str, str, dict[str, Any], int]] = [
     ("echo", "gamma", {"gibberish": "only"}, 3_500),
     ("format_lock", "3a2", {"mode": "full", "math": "include"}, 11_000),
     ("knowledge", "3a2", {}, 11_000),
+    # what MyPT's operators were tried with (S000-04)
+    ("operators", "least", {}, 5_000),
+    ("operators", "usual", {}, 9_000),
+    ("operators", "most", {}, 16_500),
+    # S004-06, without its repeats
+    ("identity", "nanochat", {}, 1_000),
     # S003-03
     ("format_lock", "run1", ALPHA | {"german": 0}, 500),
     ("minimal_qa", "run2", {}, 1_000),
