@@ -22,16 +22,18 @@ from compat.mypt.measuring import worse
 from compat.mypt.places import CHECKPOINTS, Base, checkpoint, file_named
 from compat.mypt.telling import Command
 from matura.cli import out
-from matura.core.disk import WORK, delete, read_json, replace_atomically, telling
+from matura.core.disk import WORK, delete, preflight, read_json, replace_atomically, telling
 from matura.core.errors import DriftError, RecipeError
 from matura.core.ledger import CLOCK, Ledger
 from matura.core.lock import RunLock
 from matura.core.record import differences, plain
 from matura.core.store import Folder, publish, sha256_of
 from matura.data.sources.prepared import Prepared
+from matura.ladder.calibrate import shape_of
 from matura.ladder.lineage import input_hashes, lineage
 from matura.ladder.machine import machine, peak_rss_bytes
 from matura.ladder.making import ASKED
+from matura.ladder.plan import CHECKPOINTS_KEPT, STATE_TIMES
 from matura.ladder.recipe import Recipe, loads
 from matura.stages.stage import Context, Made, StageKind
 
@@ -88,10 +90,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def _train(given: argparse.Namespace) -> None:
     asked = _understood(given)
-    final = CHECKPOINTS / asked.name
-    with telling(final, "make"):
-        CHECKPOINTS.mkdir(exist_ok=True)
     recipe, horizon = _recipe(asked)
+    final = CHECKPOINTS / recipe.stages[0].name
+    preflight(CHECKPOINTS, need_bytes=_least_bytes(recipe))
     for line in horizon.told:
         TRAIN.tell(line)
     with RunLock(CHECKPOINTS):
@@ -190,6 +191,12 @@ def _recipe(asked: Asked) -> tuple[Recipe, Horizon]:
         "stages": [stage],
     }
     return loads(json.dumps(recipe), where="train.py"), horizon
+
+
+def _least_bytes(recipe: Recipe) -> int:
+    """What the model and its checkpoints surely take on disk."""
+    parameters = shape_of(recipe, recipe.tokenizer.vocab_size).parameters
+    return round(4 * parameters * (1 + CHECKPOINTS_KEPT * STATE_TIMES))
 
 
 def _made(asked: Asked, recipe: Recipe, final: Path) -> Folder:
