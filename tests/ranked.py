@@ -22,6 +22,7 @@ from typing import Any
 from tiny import FP32, by_validation, fresh, numbered, settings, trained, weights_of
 
 from matura.core.errors import MaturaError
+from matura.learn.checkpoint import State
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
@@ -105,6 +106,10 @@ def happen(fault: Mapping[str, Any], folder: Path) -> None:
             spoilt(Stepper)
         case "drifts":
             drifted(Optimizer)
+        case "killed after its part":
+            killed_after(State, "write")
+        case "killed before the record":
+            killed_after(Ranks, "barrier")
 
 
 def spoilt(kind: type[Stepper]) -> None:
@@ -132,6 +137,18 @@ def drifted(kind: type[Optimizer]) -> None:
         left[0] = 0
 
     kind.step = step  # type: ignore[method-assign]
+
+
+def killed_after(kind: type, call: str) -> None:
+    """This process is killed where that call of its ends: in the next checkpoint, for it is in
+    saving alone that these are called."""
+    whole = getattr(kind, call)
+
+    def dies(*given: Any, **more: Any) -> None:
+        whole(*given, **more)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(kind, call, dies)
 
 
 def free_port() -> int:
@@ -190,6 +207,8 @@ def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
         case "run":
             faults = task.get("faults", ())
             more = {name: task[name] for name in ("how", "shape") if name in task}
+            if task.get("only", team.rank) != team.rank:
+                del more["how"]  # it is asked of one rank only
             return run(Path(task["folder"]), team, task.get("until", STEPS), faults, **more)
         case "compare":
             try:
