@@ -74,14 +74,14 @@ def prepare(folder: Path, shape: Shape, most_bytes: int | None = None) -> dict[s
     source = DedupedSource(Stdlib(max_bytes=most_bytes), Duplicates())
     documents = list(source.read(Given(rng=rng(0, "bench", "quality"))))
     trained = [document for document in documents if split_of(document) != "exam"]
+    kept: list[Document] = []
+    size = 0
     # by their places, so that those within the cap are no alphabetical stretch
-    kept, size = [], 0
-    held_out = sorted((each for each in documents if split_of(each) == "exam"), key=place_of)
-    for document in held_out:
-        size += len(document.text.encode())
-        if kept and size > HELD_OUT_BYTES:
-            break
-        kept.append(document)
+    for document in sorted((each for each in documents if split_of(each) == "exam"), key=place_of):
+        more = len(document.text.encode())
+        if not kept or size + more <= HELD_OUT_BYTES:
+            kept.append(document)
+            size += more
     tokenizer = Tokenizer.train(
         (document.text for document in trained),
         vocab_size=shape.config.vocab_size,

@@ -32,7 +32,9 @@ def drawing(results: dict[str, Any]) -> str:
         (float(at), run["bpb"]) for at, runs in results["runs_transformers"].items() for run in runs
     ]
     xs = sorted({float(at) for found, _ in lines.values() for at in found})
-    ys = [bpb for found, _ in lines.values() for bpb in found.values()] + [y for _, y in others]
+    ys: list[float] = [bpb for found, _ in lines.values() for bpb in found.values()] + [
+        y for _, y in others
+    ]
     room = (max(ys) - min(ys)) * ROOM or 0.1
     low, high = min(ys) - room, max(ys) + room
 
