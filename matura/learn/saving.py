@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from matura.core.memory import bytes_left
 from matura.learn.checkpoint import State
 
 MOST_SHARE = 0.02
@@ -29,8 +29,8 @@ SPARE = 2.0
 class Saver:
     """Runs one save after another in a thread, and remembers how long the training waited."""
 
-    def __init__(self, available: Callable[[], float] | None = None) -> None:
-        self._available = available or available_bytes
+    def __init__(self, available: Callable[[], int | None] = bytes_left) -> None:
+        self._available = available
         self.waited_s = 0.0
         """Seconds that training waited for saves, all together."""
         self.last_s = 0.0
@@ -61,9 +61,14 @@ class Saver:
         """How long after a save the next one is due that nothing but the clock asks for."""
         return max(every_s, min(self.last_s / MOST_SHARE, RARER * every_s))
 
+    @property
+    def over(self) -> bool:
+        """Whether no save is in flight."""
+        return self._flying is None or self._flying.done()
+
     def check(self) -> None:
         """Raises what the last save failed with, if it is over."""
-        if self._flying is not None and self._flying.done():
+        if self.over:
             self.wait()
 
     def wait(self) -> None:
@@ -94,7 +99,7 @@ class Saver:
         ]
         missing = [(name, one) for name, one in tensors if not _fits(self._held.get(name), one)]
         there = self._available()
-        if there and SPARE * sum(one.nbytes for _, one in missing) > there:
+        if there is not None and SPARE * sum(one.nbytes for _, one in missing) > there:
             self._held.clear()
             return None
         for name, one in missing:
@@ -113,14 +118,3 @@ class Saver:
 
 def _fits(held: Tensor | None, tensor: Tensor) -> bool:
     return held is not None and (held.shape, held.dtype) == (tensor.shape, tensor.dtype)
-
-
-def available_bytes() -> float:
-    """Memory this machine could still hand out; 0 where it does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024.0
-    except OSError:
-        return 0.0
-    return 0.0
