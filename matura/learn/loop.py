@@ -25,6 +25,7 @@ from matura.learn.gathering import shards_of
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
 from matura.learn.optim import update_ratio, update_ratios
+from matura.learn.pace import Pace
 from matura.learn.redlines import RedLines
 from matura.learn.room import Recompute, stopped_short
 from matura.learn.run import Evaluation, Run, known, spell
@@ -109,6 +110,7 @@ def fit(
     """
     run = _begun(stepper, settings, scratch, gold, lines, team)
     run.resume(checkpoints, ledger)
+    batches = run.pace.reading(batches)
     saved_s = time.monotonic()
     try:
         if run.gold.start is None:
@@ -197,6 +199,7 @@ def _begun(
         room=stepper.room,
         base=frozen_sha256(model),
         arithmetic=arithmetic(stepper.compute, team),
+        pace=Pace(on_cpu=stepper.compute.device == "cpu"),
     )
 
 
@@ -224,6 +227,7 @@ def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: 
     if not run.room.settled:
         sharing = shards_of(len(batch.ids_BL)) if run.team.exact else run.team.size
         how = stepper.settle(batch, micro_rows=settings.micro_rows, sharing=sharing)
+        run.team.alike(stepper)
         ledger.say(f"{ledger.stage}: {how}")
     if not run.watch.begun:
         check_sight(stepper, batch, settings.micro_rows)
@@ -258,6 +262,7 @@ def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: 
         notes={"loss": loss},
     )
     run.step = done
+    run.pace.step(ledger)
 
 
 def _computed(

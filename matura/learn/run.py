@@ -22,6 +22,7 @@ from matura.learn.arithmetic import LINE, differing
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
 from matura.learn.optim import Optimizer
+from matura.learn.pace import Pace
 from matura.learn.redlines import RedLines
 from matura.learn.repeats import Repeats
 from matura.learn.room import Room
@@ -71,6 +72,7 @@ class Run:
     """The hash of what does not learn, which no checkpoint holds."""
     arithmetic: Mapping[str, str] = field(default_factory=dict)
     """What decides the last bits, here."""
+    pace: Pace = field(default_factory=Pace)
     repeats: Repeats = field(default_factory=Repeats)
     untouched: Untouched = field(default_factory=Untouched)
     saver: Saver = field(default_factory=Saver)
