@@ -17,6 +17,8 @@ from matura.core.errors import RecipeError
 # A compiled step costs 5 to 8 s (cached) or 30 to 45 s (cold) before the first one; measured on 2
 # cores it is 1.6 times faster: 1e13 operations (40 s, eager) earn the first back, not the second.
 COMPILE_FROM_FLOPS = 1e13
+# Reckoned, not yet measured: a minute of compiling, a third saved of 4e14 operations a second.
+COMPILE_FROM_FLOPS_CUDA = 5e16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -62,7 +64,9 @@ def choose(flops: float) -> Compute:
             raise RecipeError(f"MATURA_DTYPE={asked}: expected one of {', '.join(DTYPES)}")
         dtype = DTYPES[asked]
     compiler = device == "cuda" or shutil.which(os.environ.get("CXX", "g++")) is not None
-    wanted = flops >= COMPILE_FROM_FLOPS
+    # On a GPU fp32 stays fp32, as torch has it: products are bf16 anyway, and the few that are not
+    # (MATURA_DTYPE=float32, the sampler's) are asked for because TF32's 10 bits are too few.
+    wanted = flops >= (COMPILE_FROM_FLOPS_CUDA if device == "cuda" else COMPILE_FROM_FLOPS)
     if told := os.environ.get("MATURA_COMPILE"):
         if told not in ("0", "1"):
             raise RecipeError(f"MATURA_COMPILE={told}: expected 0 or 1")

@@ -9,7 +9,12 @@ import torch
 
 from matura.core.errors import RecipeError
 from matura.learn import compute
-from matura.learn.compute import COMPILE_FROM_FLOPS, choose, keep_freed_memory
+from matura.learn.compute import (
+    COMPILE_FROM_FLOPS,
+    COMPILE_FROM_FLOPS_CUDA,
+    choose,
+    keep_freed_memory,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,17 @@ def test_compiling_must_be_earned_back() -> None:
     assert (short.compiled, long.compiled) == (False, True)
     assert short.without == long.without == ()
     assert str(long) == f"cpu, bfloat16, compiled, {torch.get_num_threads()} threads"
+
+
+def test_a_gpu_computes_in_bf16_and_compiles_what_is_long_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CXX", "/nowhere/g++")  # it has a compiler of its own
+    short, long = choose(COMPILE_FROM_FLOPS_CUDA / 2), choose(COMPILE_FROM_FLOPS_CUDA)
+    assert (short.device, short.dtype, short.without) == ("cuda", torch.bfloat16, ())
+    assert (short.compiled, long.compiled) == (False, True)
+    assert torch.get_float32_matmul_precision() == "highest"  # fp32 is no TF32
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

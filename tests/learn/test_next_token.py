@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matura.learn.batch import Batch
 from matura.learn.objectives import next_token
-from matura.learn.objectives.next_token import CHUNK, NextToken
+from matura.learn.objectives.next_token import CHUNK, MOST_ROWS, NextToken, chunk_rows
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
 
@@ -136,3 +136,11 @@ def test_padding_changes_no_gradient() -> None:
     )
     for bare, padded in zip(gradients(model, batch), gradients(model, longer), strict=True):
         torch.testing.assert_close(padded, bare, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gpu_makes_more_logits_at_once() -> None:
+    assert chunk_rows(2048, "cpu") == chunk_rows(200_000, "cpu") == CHUNK
+    assert chunk_rows(65_536, "cuda") == 4096
+    assert chunk_rows(2048, "cuda") == MOST_ROWS
+    assert chunk_rows(10**7, "cuda") == CHUNK
+    assert all(chunk_rows(vocab, "cuda") % CHUNK == 0 for vocab in (50_257, 50_304, 151_936))

@@ -22,6 +22,10 @@ from matura.learn.batch import Batch
 from matura.learn.objective import Loss, Objective
 
 CHUNK = 512  # rows of logits at once: the last chunk is half empty, and larger ones are no faster
+CUDA_LOGITS = 2**28
+"""Logits at once on a GPU, a gigabyte: each chunk reads and writes the head's whole gradient, which
+takes longer there than the product of 512 rows."""
+MOST_ROWS = 8192
 
 
 class NextToken(Objective):
@@ -71,10 +75,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             d_head = torch.zeros(head_VC.shape, dtype=torch.float32, device=hidden_NC.device)
         d_hidden = torch.zeros_like(hidden_NC)
         trained = weights_N.nonzero().flatten()
-        for start in range(0, len(trained), CHUNK):
-            where = trained[start : start + CHUNK]
+        size = chunk_rows(head.shape[0], head.device.type)
+        for start in range(0, len(trained), size):
+            where = trained[start : start + size]
             # what is compiled is compiled for whole chunks: the last is filled up with weight 0
-            short = CHUNK - len(where) if compiled else 0
+            short = size - len(where) if compiled else 0
             rows = F.pad(where, (0, short))
             weights = F.pad(weights_N[where], (0, short))
             total, d_rows, d_head = chunk(
@@ -89,6 +94,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_hidden, d_head = ctx.saved_tensors
         scaled = None if d_head is None else d_head * grads[0]
         return d_hidden * grads[0].to(d_hidden.dtype), scaled, None, None, None
+
+
+def chunk_rows(vocab: int, device: str) -> int:
+    """How many rows of logits are made at once, a multiple of `CHUNK`."""
+    if device != "cuda":
+        return CHUNK
+    return max(CHUNK, min(MOST_ROWS, CUDA_LOGITS // vocab // CHUNK * CHUNK))
 
 
 def _chunk(
