@@ -282,7 +282,8 @@ class Train(Frozen):
     """Compute layers again for their gradient, a third more work and a fraction of the memory;
     `auto`: only where a batch would not fit otherwise (docs/memory.md)."""
     checkpoint_every_s: float = Field(default=30.0, gt=0, exclude=True)
-    """Seconds of training that a kill may cost; no part of what the stage is."""
+    """Seconds of training that a kill may cost; no part of what the stage is. Up to ten times as
+    many where a save would hold training up for more than 2 % of them."""
 
     @model_validator(mode="before")
     @classmethod
