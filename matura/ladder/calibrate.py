@@ -44,6 +44,8 @@ COMPILING_S = 20.0
 """Before the first compiled step of a process. 2 cores take 30 to 45 s with nothing cached and 5 to
 8 s from the compiler's cache; which it will be is not known, so this stands between."""
 SAVED_STEP = 1
+RUN_BYTES = 25_000_000
+"""What a run holds and a plan does not: TensorBoard's writer, counts of the data, records."""
 
 Kind = tuple[int, bool, Lora | None]
 """Of an update: rows in a batch, whether it is compiled, and the adapters that alone learn."""
@@ -141,6 +143,7 @@ def calibrate(
     with tried_on(bench.model, largest.lora):
         save = _time_save(bench, largest)
     read, say_step, say_row = _time_talk(bench, trial, recipe.seed)
+    most = max(batch_rows(train, recipe) for _, train, _ in stages)
     return Speed(
         hardware=hardware,
         measured=True,
@@ -152,9 +155,7 @@ def calibrate(
         say_step=say_step * bench.scale,
         say_row=say_row * bench.scale,
         save=save * bench.scale,
-        memory_bytes=_memory(
-            bench.model, compute.device, bench.scale, copies=5 if largest.lora is None else 2
-        ),
+        memory_bytes=_memory(bench.model, config, largest, compute, most),
         took=time.monotonic() - began,
     )
 
@@ -238,6 +239,8 @@ def _times(bench: _Bench, train: Train, rows: int, compute: Compute) -> tuple[fl
 
     model = bench.model
     stepper = Stepper(model, NextToken(), compute)
+    stepper.room.recompute = train.recompute
+    stepper.settle(bench.batch(rows, 0), micro_rows=train.micro_rows)
     optimizer = _optimizer(model, train)
     optimizer.muon_dtype = compute.dtype
     times: list[float] = []
@@ -245,7 +248,7 @@ def _times(bench: _Bench, train: Train, rows: int, compute: Compute) -> tuple[fl
         began = time.monotonic()
         batch = bench.batch(rows, number)
         weight = max(1.0, float(batch.target_weights_BT.abs().sum()))
-        stepper.gradients(batch, weight)
+        stepper.gradients(batch, weight, micro_rows=train.micro_rows)
         optimizer.clip(train.clip)
         learning = list(optimizer.parameters.values())
         before = [weight.detach().clone() for weight in learning]
@@ -295,6 +298,9 @@ def _time_talk(bench: _Bench, trial: Trial, seed: int) -> tuple[float, float, fl
         for _ in range(128)
     ]
 
+    # as an exam of likelihood reads: its memory is what counts here
+    sampler.nats([[*prompts[0], *prompts[1] * (context // length)][:context]] * len(prompts))
+
     def say(rows: int, tokens: int) -> float:
         asked = prompts[:rows]
         return _least(lambda: sampler.generate(asked, max_tokens=tokens, stop=False))
@@ -317,12 +323,31 @@ def _least(work: Callable[[], object], times: int = 2) -> float:
     return min(found)
 
 
-def _memory(model: Decoder, device: str, scale: float, *, copies: int) -> int:
-    """`copies` of the weights: they, gradients, two moments, and one to see how far a step moved;
-    of those that are frozen, they and, at the end, what was merged."""
-    if device != "cuda":
-        weights = 4 * model.config.parameters
-        return round(peak_rss_bytes() + copies * weights * (scale - 1))
+def _memory(
+    model: Decoder, config: DecoderConfig, train: Train, compute: Compute, rows: int
+) -> int:
+    """The most that was taken while all of it was timed, and what was not there: the layers that
+    were left out, and the copies that a run keeps to go back to and to save."""
+    from matura.learn.footprint import footprint, standing
+
+    def reckoned(shape: DecoderConfig, copies: int) -> int:
+        learning = shape.parameters
+        if train.lora is not None:
+            learning = train.lora.trained_parameters(shape)
+        step = footprint(
+            shape,
+            min(rows, train.micro_rows or rows),
+            shape.sequence_length,
+            learning=learning,
+            size=compute.dtype.itemsize,
+            compiled=compute.compiled,
+            recompute=model.recompute,
+        )
+        return standing(shape, learning=learning, copies=copies) + step.peak
+
+    more = reckoned(config, 1) - reckoned(model.config, 0)
+    if compute.device != "cuda":
+        return round(peak_rss_bytes() + RUN_BYTES + more)
     import torch
 
-    return round(torch.cuda.max_memory_allocated() * scale)
+    return round(torch.cuda.max_memory_allocated() + more)

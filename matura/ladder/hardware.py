@@ -12,6 +12,7 @@ from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.ladder.calibrate import Kind, Speed, batch_rows
 from matura.ladder.recipe import Recipe
+from matura.stages.horizon import learning as learnt
 from matura.stages.parts import Train
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ OPERATIONS = 60
 WARMUP_S = 40.0
 """Compiling for a GPU."""
 DISK_BYTES_PER_S = 500e6
+CONTEXT_BYTES = 1_000_000_000
+"""Of the driver, its libraries and their kernels on one GPU."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,15 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
                 step[kind] = max((3 if train.lora is None else 2) * per_token * tokens, least)
                 warmup[kind] = WARMUP_S if compiled else 1.0
     weights_bytes = 4.0 * config.parameters
-    activations = 2.0 * 16 * config.layers * config.hidden_size
-    most = max((rows for rows, _, _ in step), default=1)
-    copies = 5 if any(lora is None for _, _, lora in step) else 2
-    tokens = math.ceil(most / count) * recipe.model.sequence_length
+    memory_bytes, again = _memory(machine, recipe, config)
+    if again:  # each layer forwards once more
+        step = {kind: seconds * 4 / 3 for kind, seconds in step.items()}
     return Speed(
         hardware=machine.name,
         measured=False,
         compute=f"{machine.name} by its data sheet, {UTILISATION:.0%} of its peak"
-        + ("" if count == 1 else ", each batch shared evenly, memory of one"),
+        + ("" if count == 1 else ", each batch shared evenly, memory of one")
+        + (", layers computed again for the gradient" if again else ""),
         step=step,
         warmup=warmup,
         validation_row=max(per_token * recipe.model.sequence_length, launches / 16),
@@ -120,5 +123,35 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
         say_step=max(launches, weights_bytes / sheet.bytes_per_s),
         say_row=per_token,
         save=0.05 + 4 * weights_bytes / DISK_BYTES_PER_S,
-        memory_bytes=round(copies * weights_bytes + activations * tokens + 1e9),
+        memory_bytes=memory_bytes,
     )
+
+
+def _memory(machine: Machine, recipe: Recipe, config: DecoderConfig) -> tuple[int, bool]:
+    """The most that one of the machines holds in any stage, in the way that training would choose,
+    and whether any stage computes layers again."""
+    from matura.learn.footprint import footprint, standing
+    from matura.learn.room import SPARE, cuts
+
+    most, again = 0, False
+    for stage in recipe.stages:
+        if not isinstance(train := getattr(stage, "train", None), Train):
+            continue
+        learning = learnt(train, config)
+        rows = math.ceil(batch_rows(train, recipe) / machine.count)
+        there = standing(config, learning=learning) + CONTEXT_BYTES
+        room = machine.sheet.memory_bytes - there
+        for cut in cuts(rows, train.micro_rows, train.recompute, None):
+            peak = footprint(
+                config,
+                cut.of(rows),
+                recipe.model.sequence_length,
+                learning=learning,
+                size=2,
+                compiled=True,
+                recompute=cut.recompute,
+            ).peak
+            if peak * SPARE <= room:
+                break
+        most, again = max(most, there + peak), again or cut.recompute
+    return most, again

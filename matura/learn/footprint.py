@@ -79,6 +79,19 @@ def footprint(
     )
 
 
+def standing(config: DecoderConfig, *, learning: int, copies: int = 1, shared_by: int = 1) -> int:
+    """The bytes that lie there between steps: all weights, the moments of those that learn, and
+    `copies` of what is saved: the good state to go back to, or what is on its way to the disk.
+
+    `shared_by` are the processes among which all of it is shared out.
+    """
+    outside = config.vocab_size * config.hidden_size * (1 if config.tie_embeddings else 2)
+    adamw = outside if _all(config, learning) else learning
+    moments = learning + adamw
+    whole = config.parameters + (0 if _all(config, learning) else learning)
+    return FP32 * (whole + moments + copies * (learning + moments)) // shared_by
+
+
 def _all(config: DecoderConfig, learning: int) -> bool:
     return learning >= config.parameters
 
@@ -127,8 +140,8 @@ def _passing(config: DecoderConfig, tokens: int, length: int, size: int, compile
 
 def _update(config: DecoderConfig, learning: int) -> int:
     c, inner = config.hidden_size, config.inner_width
-    if not _all(config, learning):  # adapters: matrices of many small shapes
-        return FP32 * learning * (1 + ORTHOGONAL_COPIES)
+    if not _all(config, learning):  # adapters are AdamW's
+        return FP32 * learning * 3
     width, kv = config.heads * config.head_width, config.kv_heads * config.head_width
     groups: dict[tuple[int, int], int] = {}
     attending, convolving = len(config.attending), len(config.conv_layers)

@@ -131,3 +131,20 @@ def test_a_paper_costs_more_the_longer_its_answers() -> None:
     assert silent.seconds(200, speed) == pytest.approx(200 * (1e-3 + 4e-3))
     assert short.seconds(200, speed) == pytest.approx(1.0 + 2 * 4e-2 + 200 * 4 * 1e-4)
     assert long.seconds(200, speed) > short.seconds(200, speed)
+
+
+def test_a_sheet_says_what_will_not_fit_as_it_is(tmp_path: Path) -> None:
+    """A batch that only fits with layers computed again takes longer, unless it is to be cut."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    large = [
+        *("model.hidden_size=256", "model.layers=12", "model.heads=4", "model.kv_heads=4"),
+        *("stages.base.train.tokens=8e6", "stages.base.train.batch_tokens=800000"),
+    ]
+    again = plan(load(path, large), hardware="rtx-3090")
+    kept = plan(load(path, large), hardware="h200")
+    cut = plan(load(path, [*large, "stages.base.train.micro_rows=16"]), hardware="rtx-3090")
+    assert "computed again" in again.compute
+    assert "computed again" not in kept.compute + cut.compute
+    assert cut.memory_bytes < again.memory_bytes < 24e9 < kept.memory_bytes
+    assert again.stages[1].seconds["training"] > cut.stages[1].seconds["training"]

@@ -27,9 +27,10 @@ from matura.core.errors import ShortOfMemory
 from matura.core.store import Checkpoints
 from matura.learn import room
 from matura.learn.batch import Batch
-from matura.learn.footprint import footprint
+from matura.learn.footprint import footprint, standing
 from matura.learn.loop import Settings, fit
 from matura.learn.objectives.next_token import NextToken
+from matura.learn.optim import Optimizer
 from matura.learn.room import Cut, Room, cuts, is_short
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
@@ -271,3 +272,24 @@ def test_the_choice_changes_no_bit_where_all_fits(tmp_path: Path) -> None:
     assert plain.losses == again.losses
     assert weights_of(one.model) == weights_of(two.model)
     assert found.memory == {"micro_rows": None, "recompute": True}
+
+
+def test_what_lies_there_between_steps_is_counted() -> None:
+    """Weights, Muon's moment or AdamW's two, and what is saved in the background."""
+    for more in ({"tie_embeddings": True}, {"tie_embeddings": False}):
+        model = fresh(layers=2, **more)
+        optimizer = Optimizer.of(
+            model,
+            matrix_learning_rate=0.1,
+            learning_rate=0.1,
+            embedding_learning_rate=0.1,
+            weight_decay=0.0,
+        )
+        weights = sum(w.nbytes for w in model.parameters())
+        moments = sum(buffer.nbytes for buffer in optimizer.buffers.values())
+        learning = model.config.parameters
+        bare = standing(model.config, learning=learning, copies=0)
+        assert bare == pytest.approx(weights + moments, rel=0.02)  # norms have two moments, too
+        assert standing(model.config, learning=learning) == 2 * bare
+        assert standing(model.config, learning=learning, shared_by=4) == bare // 2
+        assert standing(model.config, learning=100, copies=0) == weights + 4 * 300
