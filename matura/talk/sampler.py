@@ -23,6 +23,7 @@ from matura.core.errors import RecipeError, RolloutError
 from matura.core.rng import stream_seed
 from matura.core.types import FinishReason
 from matura.models.decoder import Cache, Decoder
+from matura.models.decoding import Decoding
 from matura.models.graphed import Steps, laid_out
 from matura.talk.chance import uniform
 from matura.talk.rollout import Generation, Token
@@ -279,10 +280,13 @@ class TorchSampler:
             self.model.config, len(prompts), length, dtype=self.dtype, device=device
         )
         ids_BT = padded(prompts).to(device)
+        lasts_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+        ready = self._decoding()
+        if isinstance(ready, Decoding):
+            return ready.read(ids_BT, lasts_B, cache), cache
         places_BT = torch.arange(ids_BT.shape[1], device=device).expand_as(ids_BT)
         with self._plainly():
             hidden_BTC = self.model.hidden_cached(ids_BT, places_BT, cache, span=ids_BT.shape[1])
-            lasts_B = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
             every_B = torch.arange(len(prompts), device=device)
             return self.model.head(hidden_BTC[every_B, lasts_B]), cache
 

@@ -74,6 +74,48 @@ def test_a_step_is_the_models_own(
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [1, 9, 4], [5]], ids=["alike", "apart", "alone"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("joined", [2**30, 0], ids=["joined", "as they are"])
+def test_prompts_are_read_and_continued_as_the_model_does(
+    shape: dict[str, Any], lengths: list[int], joined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "JOINED_BYTES", joined)
+    model = model_of(shape)
+    laid_out, rows = Decoding(model), len(lengths)
+    ours, theirs = (Cache.empty(model.config, rows, LENGTH) for _ in range(2))
+    ids = torch.randint(VOCAB, (rows, max(lengths)), generator=torch.Generator().manual_seed(4))
+    lasts = torch.tensor(lengths) - 1
+    with torch.no_grad():
+        got = laid_out.read(ids, lasts, ours)
+        places = torch.arange(ids.shape[1]).expand_as(ids)
+        read = model.forward_cached(ids, places, theirs, span=ids.shape[1])
+        expected = read[torch.arange(rows), lasts]
+        for step in range(3):
+            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
+            said, at = expected.argmax(-1), [length + step for length in lengths]
+            assert torch.equal(got.argmax(-1), said)
+            got = laid_out.step(said, at, ours)
+            expected = model.forward_cached(said[:, None], torch.tensor(at)[:, None], theirs)[:, 0]
+    for mine, other in zip(ours.keys + ours.values, theirs.keys + theirs.values, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+
+def test_logits_of_a_usual_size_differ_by_less_than_1e_5() -> None:
+    model = Decoder(DecoderConfig(**SIZES)).start(torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
+        model.lm_head.weight.normal_(0.0, 32**-0.5, generator=generator)
+        for rows in (1, 32):
+            ids = torch.randint(VOCAB, (rows, 7), generator=generator)
+            empty = Cache.empty(model.config, rows, LENGTH)
+            got = Decoding(model).read(ids, torch.full((rows,), 6), empty)
+            torch.testing.assert_close(got, model(ids)[:, -1], atol=1e-5, rtol=0.0)
+
+
 def test_adapters_are_heard() -> None:
     model = model_of({})
     generator = torch.Generator().manual_seed(3)
