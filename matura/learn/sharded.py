@@ -27,12 +27,14 @@ from matura.learn.gathering import block
 from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
 from matura.learn.rendezvous import Meeting
+from matura.learn.room import Cut
 from matura.learn.sharded_optim import ShardedOptimizer
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
 from matura.models.pieces import whole
 
 SHARD = "MATURA_SHARD"
+ALL_ROWS = 2**31
 
 
 def shard_asked() -> bool:
@@ -117,7 +119,7 @@ class Sharded(Ranks):
             raise RankError(f"a step has {rows} rows: too few for {self.size} processes")
         self.at("gradients", step)
         own, most = block(rows, self.rank, self.size), -(-rows // self.size)
-        micro = micro_rows or most
+        micro = stepper.room.cut.of(most, micro_rows)
         mine = batch.rows(own)
         total = stepper.gradients(mine, weight, micro_rows=micro, step=step, first_row=own.start)
         for _ in range(-(-(own.stop - own.start) // micro), -(-most // micro)):
@@ -126,6 +128,15 @@ class Sharded(Ranks):
         total = float(self.added(totals))
         self.at("update", step)
         return total
+
+    def alike(self, stepper: Stepper) -> None:
+        """All cut their batches as does who has the least memory."""
+        cut = stepper.room.cut
+        least = torch.tensor([-(cut.rows or ALL_ROWS), int(cut.recompute)])
+        with self._waiting("how batches are cut"):
+            dist.all_reduce(least, op=dist.ReduceOp.MAX)
+        rows, recompute = -int(least[0]), bool(least[1])
+        stepper.room.use(stepper.model, Cut(None if rows == ALL_ROWS else rows, recompute))
 
     def added(self, numbers: Tensor) -> Tensor:
         """The sum of each number over all processes."""

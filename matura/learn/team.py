@@ -88,6 +88,10 @@ class Team:
         """The trained model, for the leader, who writes it down."""
         return model
 
+    def alike(self, stepper: Stepper) -> None:
+        """Where processes wait for each other in the midst of a step, all cut their batches as
+        does who has the least memory."""
+
     def added(self, numbers: Tensor) -> Tensor:
         """The sum of what each process makes of its own rows; of what all have, the thing
         itself."""
