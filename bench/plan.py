@@ -4,7 +4,8 @@ shapes.
     python bench/plan.py --json
 
 Each recipe is planned and then climbed in a process of its own, so that no memory of one is in the
-figures of the other. The bars: time within 20 %, memory within 15 %.
+figures of the other. The bars: time within 20 %, memory within 15 %. Times mean something on an
+idle machine alone: `load_before` and `processor_share`, of one core, tell whether it was.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -34,7 +36,7 @@ CHAT = """
     kind: sft
     mixture: [{source: {kind: echo, max_examples: 3_000}, share: 0.8}]
     replay: [{stage: base, share: 0.2}]
-    train: {tokens: 20_000, batch_tokens: 1024, evaluations: 2}
+    train: {tokens: 20_000, batch_tokens: 1024, evaluations: 2, lora: {rank: 8}}
     exams: [{exam: echo, at_least: 0.0, n: 200, cap: 200}]
 """
 SHAPES: dict[str, tuple[str, int, int, int, str]] = {
@@ -48,9 +50,9 @@ SHAPES: dict[str, tuple[str, int, int, int, str]] = {
         "hidden_size: 128, layers: 12, heads: 4, kv_heads: 2, sequence_length: 128, qk_norm: true",
         1024, 30_000, 2048, "",
     ),
-    "words": (
-        "hidden_size: 192, layers: 1, heads: 3, sequence_length: 512, tie_embeddings: false",
-        16_384, 25_000, 4096, "",
+    "long": (
+        "hidden_size: 128, layers: 2, heads: 4, sequence_length: 1024, tie_embeddings: false",
+        8192, 24_000, 4096, "",
     ),
     "chat": (
         "hidden_size: 128, layers: 3, heads: 4, sequence_length: 256", 1024, 30_000, 2048, CHAT,
@@ -88,11 +90,19 @@ def matura(*words: str) -> tuple[Any, float]:
     return json.loads(done.stdout.splitlines()[-1]), took
 
 
+def _processor_s() -> float:
+    """Seconds of processor time of all commands so far."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def compared(name: str, folder: Path) -> dict[str, Any]:
     """One recipe, planned and climbed."""
     path = folder / f"{name}.yaml"
     path.write_text(recipe(name), encoding="utf-8")
+    load = os.getloadavg()[0]
     planned, _ = matura("plan", str(path), "--runs", str(folder))
+    before_s = _processor_s()
     climbed, took = matura("run", str(path), "--runs", str(folder))
     memory = max(stage["peak_rss_bytes"] for stage in climbed["stages"])
     return {
@@ -101,6 +111,8 @@ def compared(name: str, folder: Path) -> dict[str, Any]:
         "planned_s": planned["seconds"],
         "took_s": took,
         "time_off": planned["seconds"] / took - 1,
+        "processor_share": (_processor_s() - before_s) / took,
+        "load_before": load,
         "planned_bytes": planned["memory_bytes"],
         "peak_bytes": memory,
         "memory_off": planned["memory_bytes"] / memory - 1,
