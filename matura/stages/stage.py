@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from matura import stages
 from matura.core.leaves import leaves
@@ -22,6 +22,7 @@ from matura.exams.exam import Exam
 from matura.stages.gold import Gold
 from matura.stages.loading import sampler_of
 from matura.stages.parts import NAME, ModelSpec, OneOf, Part, Replay, TokenizerSpec, exam_kinds
+from matura.stages.replays import refused
 from matura.talk.rollout import Sampler
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ NOT_STAGES = (
     "gold",
     "prompts",
     "redlines",
+    "replays",
     "evaluating",
     "tags",
 )
@@ -96,7 +98,12 @@ class StageKind(Frozen, ABC):
     name: str = Field(pattern=NAME)
     kind: str
     mixture: tuple[Part, ...] = ()
-    replay: tuple[Replay, ...] = ()
+    replay: Annotated[
+        tuple[Replay, ...],
+        BeforeValidator(refused, json_schema_input_type=Literal["usual"] | tuple[Replay, ...]),
+    ] = ()
+    """Earlier stages' data, by shares of the tokens. `usual`, in a chat stage: a fifth of the one
+    before and a tenth of all older ones; own shares that sum to 1 make room."""
     exams: tuple[Annotated[Exam, OneOf("exam", exam_kinds)], ...] = ()
     gold: Gold = Gold()
     """What the best step must keep besides its exams."""
