@@ -207,6 +207,23 @@ def test_what_is_never_done(path: Path) -> None:
     assert not MODULES_NEVER & {*top, *inside}
 
 
+@pytest.mark.parametrize(
+    "path", [*FILES, *GUESTS], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_text_files_say_how_they_are_spelled(path: Path) -> None:
+    """Without an encoding it is the machine's own, and umlauts suffer on the next one."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            modes = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+            binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
+            named = {keyword.arg for keyword in node.keywords}
+            said = "encoding" in named or (node.func.attr == "read_text" and bool(node.args))
+            if node.func.attr in ("read_text", "write_text"):
+                assert said, f"line {node.lineno}: no encoding"
+            elif node.func.attr == "open" and ast.unparse(node.func.value).endswith("path"):
+                assert said or binary, f"line {node.lineno}: no encoding"
+
+
 @pytest.mark.parametrize("path", GUESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_guests_keep_to_the_rules_of_the_house(path: Path) -> None:
     tree = tree_of(path)

@@ -19,13 +19,13 @@ CLEAR_PEAK = "5"
 def forget_peak() -> None:
     """Starts measuring the peak anew, where the system lets one; elsewhere it is the process's."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
+        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK, encoding="ascii")
 
 
 def peak_rss_bytes() -> int:
     """The most memory this process held since `forget_peak`."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -48,7 +48,7 @@ def machine() -> dict[str, Value]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

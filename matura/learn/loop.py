@@ -153,11 +153,7 @@ def fit(
     finally:
         run.saver.rest()
         ledger.clear()
-    if run.step < settings.steps:
-        ledger.say(
-            f"{ledger.stage}: ends early, after step {run.step} of {settings.steps}: "
-            f"{run.waited} evaluations without a better one than at step {run.best_step}"
-        )
+    run.tell_early(settings.steps, ledger)
     if run.best is None or run.last is None:
         raise StoreError(f"{checkpoints.folder}: the run ended without an evaluation")
     if run.best_step != run.step:

@@ -186,6 +186,14 @@ class Run:
         self._tell_arithmetic(rest, newest.folder.path, ledger)
         self.team.same("step that is resumed after", str(self.step))
 
+    def tell_early(self, steps: int, ledger: Ledger) -> None:
+        """Says that the run ended before its last step, if it did."""
+        if self.step < steps:
+            ledger.say(
+                f"{ledger.stage}: ends early, after step {self.step} of {steps}: "
+                f"{self.waited} evaluations without a better one than at step {self.best_step}"
+            )
+
     def _tell_arithmetic(self, rest: Mapping[str, Any], where: object, ledger: Ledger) -> None:
         """Says if what follows is not to the bit what it would have been."""
         then = rest.get("arithmetic")
