@@ -23,7 +23,7 @@ ORTHOGONAL_COPIES = 5
 stack of them, it scaled, the next iterate, and about as much in squares and products."""
 COMPILED_SHARE = 0.6
 """Of what eager layers keep, attention's weights apart: the compiler computes norms and gates once
-more. Counted in the graphs it makes for three shapes."""
+more. A guess, not measured in steps yet."""
 
 
 @dataclass(frozen=True)
