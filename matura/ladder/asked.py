@@ -42,6 +42,8 @@ class Asked:
     conversations: tuple[Conversation, ...]
     prompts: tuple[tuple[int, ...], ...]
     """Half of them conversations up to an answer, half running text."""
+    texts: tuple[str, ...] = ()
+    """What the conversations say, where the model has no way to spell them."""
 
 
 def asked(template: Template, context: int) -> Asked:
@@ -52,16 +54,22 @@ def asked(template: Template, context: int) -> Asked:
     """
     if context < CONTINUED + 2:
         raise DataError(f"a context of {context} ids is too short for {CONTINUED} more to be said")
+    room = context - CONTINUED
+    if not template.chats:
+        said = [*TEXTS, *(_said(c) for c in _lessons())]
+        ids = [_running(template, text, n) for n, text in enumerate(said)]
+        return Asked((), tuple(dict.fromkeys(i[-room:] for i in ids))[:PROMPTS], tuple(said))
     spelled = [c for c in (*_hostile(template), *_lessons()) if _spells(template, c)]
     chats = [tuple(template.prompt(_before_answer(c))) for c in spelled]
-    texts = [
-        (template.bos_id, *template.tokenizer.encode(_said(c))[: CONTINUED + len(c.id) % 16])
-        for c in spelled
-    ]
-    room = context - CONTINUED
+    texts = [_running(template, _said(c), len(c.id)) for c in spelled]
     both = [ids[-room:] for pair in zip(chats, texts, strict=True) for ids in pair]
     prompts = list(dict.fromkeys(both))[:PROMPTS]
     return Asked(tuple(spelled), tuple(prompts))
+
+
+def _running(template: Template, text: str, more: int) -> tuple[int, ...]:
+    """The first ids of a running text."""
+    return (template.bos_id, *template.tokenizer.encode(text)[: CONTINUED + more % 16])
 
 
 def _said(conversation: Conversation) -> str:

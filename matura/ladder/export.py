@@ -100,11 +100,14 @@ def way(
     source, text_only = found.path, found.speaks == "text"
     if format == "hf":
         return (
-            lambda made: write_hf(source, made, dtype=dtype, ledger=ledger),
+            lambda made: write_hf(
+                source, made, dtype=dtype, stop_ids=template.stop_ids, ledger=ledger
+            ),
             lambda made: prove_hf(source, made, template, questions, dtype=dtype),
         )
     package()
-    texts = sorted({m.content for c in questions.conversations for m in c.messages})
+    said = {m.content for c in questions.conversations for m in c.messages}
+    texts = sorted(said.union(questions.texts))
     cut = cut_of(source, texts)
 
     def write(made: Path) -> None:

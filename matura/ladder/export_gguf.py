@@ -180,4 +180,5 @@ def _add_tokens(
         writer.add_eom_token_id(stops["eom"])
     writer.add_add_bos_token(begins(template, text_only=text_only))
     writer.add_add_eos_token(False)
-    writer.add_chat_template(template.jinja())
+    if template.chats:
+        writer.add_chat_template(template.jinja())

@@ -18,7 +18,7 @@ from matura.core.errors import StoreError
 from matura.core.types import Message
 from matura.ladder.asked import Asked
 from matura.ladder.export_gguf import FILE, begins, package, stop_words
-from matura.ladder.export_text import Rendered, template_check
+from matura.ladder.export_text import Rendered, cautions, plain_check, template_check
 from matura.ladder.export_weights import compared, rounding, spoken
 from matura.ladder.gguf_names import (
     ARCHITECTURES,
@@ -67,14 +67,16 @@ def prove_gguf(
     checks.append(weights)
     if weights.wrong:
         return checks, []
+    unchecked = cautions(template, checks)
     before = spoken(source, template, asked)
     after = spoken(model, template, asked)
     checks.append(compared(before, after, dtype))
     del model
     theirs = by_llama_cpp(folder / FILE, template, asked, after, dtype)
     if theirs is None:
-        return checks, ["loading it with llama.cpp: llama-cpp-python is not installed"]
-    return [*checks, *theirs], []
+        missing = "loading it with llama.cpp: llama-cpp-python is not installed"
+        return checks, [missing, *unchecked]
+    return [*checks, *theirs], unchecked
 
 
 def _opened(path: Path) -> Any:
@@ -154,13 +156,16 @@ def _text_checks(
     )
     ours.normalizer = _normalizer(tokens.whole)
     tags = {f"{kind}_token": tokens.texts[ids[f"{kind}_token_id"]] for kind in ("bos", "eos")}
-    rendered = Rendered(said["tokenizer.chat_template"], tags)
+    rendered = Rendered(said.get("tokenizer.chat_template", ""), tags)
 
     def ids_of(messages: Sequence[Message], prompt: bool) -> Sequence[int]:
         text = rendered.text(messages, prompt=prompt)
         found: list[int] = ours.encode(text, add_special_tokens=False).ids
         return found
 
+    if not template.chats:
+        plain = plain_check(ours, template, asked.texts)
+        return [vocabulary, plain, _cut_check(said, tokens.texts, cut)]
     spelled = template_check(
         "chat template",
         "the file's Jinja template, tokens and merges, read back, against our Template",

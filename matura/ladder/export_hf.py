@@ -19,9 +19,17 @@ from tokenizers import Tokenizer as Backend
 from matura.core.disk import parse_json, telling
 from matura.core.ledger import Ledger
 from matura.ladder.asked import Asked
-from matura.ladder.export_text import Rendered, as_others_write, template_check
+from matura.ladder.export_text import (
+    Rendered,
+    as_others_write,
+    cautions,
+    plain_check,
+    tag_names,
+    template_check,
+)
 from matura.ladder.export_weights import Spoken, compared, rounded_check, spoken
 from matura.ladder.proof import SAME_LOGITS, Check, Dtype, first
+from matura.text.imported import NAMES, chat_template_in
 from matura.text.template import Template
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -36,8 +44,11 @@ BESIDE = (
 """What is copied as it is."""
 
 
-def write_hf(source: Path, folder: Path, *, dtype: Dtype, ledger: Ledger) -> None:
-    """The model of the folder `source` in `folder`, weights rounded to `dtype`.
+def write_hf(
+    source: Path, folder: Path, *, dtype: Dtype, stop_ids: frozenset[int], ledger: Ledger
+) -> None:
+    """The model of the folder `source` in `folder`, weights rounded to `dtype`; where it does not
+    say that answers end at `stop_ids`, the export does.
 
     Raises:
         StoreError: the source cannot be read, or the disk refuses.
@@ -51,6 +62,10 @@ def write_hf(source: Path, folder: Path, *, dtype: Dtype, ledger: Ledger) -> Non
         for name in BESIDE:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+        stops = _json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+        if _ends(stops) != stop_ids:
+            stops["eos_token_id"] = sorted(stop_ids)
+            (folder / GENERATION).write_text(json.dumps(stops, indent=2) + "\n", encoding="utf-8")
         said = parse_json((source / CONFIG).read_bytes(), source / CONFIG)
         told = str(kinds[dtype]).removeprefix("torch.")
         said |= {"torch_dtype": told} | ({"dtype": told} if "dtype" in said else {})
@@ -76,13 +91,16 @@ def prove_hf(
     try:
         import transformers
     except ImportError:
-        return checks, ["loading it with transformers: not installed"]
+        missing = "loading it with transformers: not installed"
+        return checks, [missing, *cautions(template, checks)]
     quiet: Any = transformers.logging  # has no types
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     checks.append(_by_transformers(folder, after, asked))
+    if not template.chats:
+        return checks, cautions(template, checks)
     ids, caution = _ids_by_transformers(folder, template, asked)
-    return [*checks, ids], caution
+    return [*checks, ids], caution + cautions(template, [*checks, ids])
 
 
 def _ids_by_transformers(folder: Path, template: Template, asked: Asked) -> tuple[Check, list[str]]:
@@ -120,9 +138,9 @@ def _ids_by_transformers(folder: Path, template: Template, asked: Asked) -> tupl
 def _text_checks(source: Path, folder: Path, template: Template, asked: Asked) -> list[Check]:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     config = _json(folder / "tokenizer_config.json")
-    jinja = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    words = {k: v for k, v in config.items() if k.endswith("_token") and isinstance(v, str)}
-    rendered = Rendered(jinja, words)
+    names = _json(folder / NAMES) if (folder / NAMES).is_file() else {}
+    jinja = chat_template_in(folder, config) or ""
+    rendered = Rendered(jinja, tag_names(names | config))
 
     def ids_of(messages: Any, prompt: bool) -> list[int]:
         text = rendered.text(messages, prompt=prompt)
@@ -130,23 +148,22 @@ def _text_checks(source: Path, folder: Path, template: Template, asked: Asked) -
         return found
 
     wrong = []
-    if config.get("chat_template", jinja) != jinja:
+    if bool(jinja) != template.chats:
+        wrong.append(f"a chat template is {'there' if jinja else 'not there'}")
+    if isinstance(beside := config.get("chat_template", jinja), str) and beside != jinja:
         wrong.append("the two chat templates are not one")
     said = _json(folder / GENERATION)
-    ends = said.get("eos_token_id")
-    ends = {*ends} if isinstance(ends, list) else {ends}
+    ends = _ends(said)
     if ends != template.stop_ids:
         wrong.append(
             f"{GENERATION} stops at {sorted(map(str, ends))}, not at {sorted(template.stop_ids)}"
         )
+    told = "the Jinja template and tokenizer.json, read back, against our Template"
+    name = "chat template and tokenizer"
     return [
-        template_check(
-            "chat template and tokenizer",
-            "the Jinja template and tokenizer.json, read back, against our Template",
-            template,
-            asked.conversations,
-            ids_of,
-        ),
+        template_check(name, told, template, asked.conversations, ids_of)
+        if template.chats
+        else plain_check(backend, template, asked.texts),
         Check(
             "ends of turn",
             "generation_config.json against the ids at which our sampler stops",
@@ -194,6 +211,12 @@ def _by_transformers(folder: Path, ours: Spoken, asked: Asked) -> Check:
     }
     said_of = "transformers in fp32 on the export against our decoder with the same weights"
     return Check("answers by transformers", said_of, numbers, tuple(wrong))
+
+
+def _ends(generation: Mapping[str, Any]) -> set[Any]:
+    """The ids at which an answer ends, by a generation config."""
+    ends = generation.get("eos_token_id")
+    return {*ends} if isinstance(ends, list) else {ends}
 
 
 def _json(path: Path) -> dict[str, Any]:

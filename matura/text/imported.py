@@ -117,7 +117,7 @@ class ImportedTokenizer(Tokenizer):
                 found,
                 {name: value for name, value in config.items() if name != "matura"},
                 where=folder,
-                chat_template=_chat_template(folder, config),
+                chat_template=chat_template_in(folder, config),
                 stop_ids=stops,
                 generation=generation,
                 names=names,
@@ -375,8 +375,12 @@ def _stops(folder: Path) -> tuple[list[int], dict[str, Any]]:
     return stops, generation
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The model's chat template; of several, the default one."""
+def chat_template_in(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The model's chat template; of several, the default one.
+
+    Raises:
+        DataError: it is no text.
+    """
     if (folder / JINJA).is_file():
         return (folder / JINJA).read_text(encoding="utf-8")
     told = config.get("chat_template")

@@ -50,7 +50,7 @@ class Rendered:
     words: Mapping[int, tuple[int, int]]
 
 
-class _Generation(Extension):
+class Generation(Extension):
     """`{% generation %}` … `{% endgeneration %}`, with which some templates mark what the assistant
     says: here it means nothing, for that is found in another way."""
 
@@ -89,7 +89,7 @@ class ChatTemplate:
     def __init__(self, source: str, names: Mapping[str, str], broken: Callable[[str], str]) -> None:
         self._names, self._broken = names, broken
         sandbox = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControls]
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, LoopControls]
         )
         sandbox.filters["tojson"] = _json
         sandbox.globals["raise_exception"] = _raise
