@@ -84,6 +84,10 @@ def apart_and_repeatable(kind: str, count: int) -> None:
         assert fresh(lesson, split, count) == items
     assert not pairs(made["train"]) & pairs(made["exam"])
     assert not questions(made["train"]) & questions(made["exam"])
+    seen = {item.meta["template"].casefold() for item in made["train"]}
+    assert not seen & {item.meta["template"].casefold() for item in made["exam"]}
+    if not lesson.by_heart:
+        assert not keys(made["train"], lesson) & keys(made["exam"], lesson)
 
 
 @pytest.mark.parametrize("kind", kinds())
