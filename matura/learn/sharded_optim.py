@@ -150,7 +150,7 @@ class ShardedOptimizer(Optimizer):
 
     def _numbers(self, name: str, rank: int) -> int:
         rows = self._rows(name, rank)
-        return (rows.stop - rows.start) * int(self.sharded[name].shape[1])
+        return int((rows.stop - rows.start) * self.sharded[name].shape[1])
 
 
 def owners(shapes: Mapping[str, tuple[int, ...]], size: int) -> dict[str, int]:
