@@ -81,9 +81,8 @@ PACKED_ROWS = 32
 
 def _can_pack() -> bool:
     """Whether oneDNN's own layout is there: what `torch.compile` multiplies by on x86."""
-    return torch.backends.mkldnn.is_available() and hasattr(
-        torch.ops.mkldnn, "_reorder_linear_weight"
-    )
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,8 @@ class Decoding:
         """Each row at length 1, but for eps: the norm without its gain and the root of C, which
         are in the weights after it. Three calls, where torch's own makes seven."""
         lengths_N1 = torch.linalg.vector_norm(x_NC, dim=-1, keepdim=True, dtype=torch.float32)
-        return (x_NC / lengths_N1.hypot_(self._least)).to(x_NC.dtype)
+        normed: Tensor = x_NC / lengths_N1.hypot_(self._least)
+        return normed.to(x_NC.dtype)
 
     def _fed(self, layer: _Layer, x_NC: Tensor) -> Tensor:
         """The residual stream, written in place, after a layer's feed-forward."""
