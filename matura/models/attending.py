@@ -163,16 +163,14 @@ def attend_spans(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, starts_N: Tenso
         assert isinstance(mixed, Tensor)
     else:
         ends = starts_N.tolist()
-        mixed = torch.cat(
-            [
-                F.scaled_dot_product_attention(
-                    *(x[start:end].transpose(0, 1) for x in (q, k, v)), is_causal=True
-                ).transpose(0, 1)
-                for start, end in pairwise(ends)
-                if start < end
-            ]
-        )
-    return mixed.unflatten(0, (rows, length)).transpose(1, 2)
+        spans = [slice(start, end) for start, end in pairwise(ends) if start < end]
+        mixed = torch.cat([_causal(q[span], k[span], v[span]) for span in spans])
+    return mixed.view(rows, length, *mixed.shape[1:]).transpose(1, 2)
+
+
+def _causal(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor) -> Tensor:
+    q, k, v = q_THD.transpose(0, 1), k_THD.transpose(0, 1), v_THD.transpose(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1)
 
 
 def nearby(starts_N: Tensor, like_BTC: Tensor, width: int) -> list[Tensor]:

@@ -106,7 +106,8 @@ class Static:
         """What each row's token reads at all its positions, B by H*D."""
         c = self.config
         rows, width, span = len(inward), c.head_width, reach_B11S.shape[-1]
-        q, k, v = inward.view(rows, -1, width).split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+        heads = [c.heads, c.kv_heads, c.kv_heads]
+        q, k, v = torch.split(inward.view(rows, -1, width), heads, dim=1)
         if layer.q_gain is not None and layer.k_gain is not None:
             q = F.rms_norm(q, (width,), layer.q_gain, c.norm_eps)
             k = F.rms_norm(k, (width,), layer.k_gain, c.norm_eps)
