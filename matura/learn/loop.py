@@ -229,8 +229,8 @@ def _step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledger: 
         check_sight(stepper, batch, settings.micro_rows)
     found = _computed(run, stepper, batch, weight, settings, ledger)
     while run.room.found:
-        why, done = run.room.found.pop(0)
-        event = {"step": run.step, "line": "out of memory", "why": why, "done": done}
+        why, did = run.room.found.pop(0)
+        event = {"step": run.step, "line": "out of memory", "why": why, "done": did}
         if event not in run.guard.events:
             run.guard.events.append(event)
         _tell(run, ledger, event)

@@ -202,8 +202,7 @@ class Run:
         if other := differing(then, self.arithmetic):
             why = f"{other}; from here on equal within rounding, no longer to the bit"
             ledger.say(f"{ledger.stage}: {LINE}: {why}")
-            event = {"event": "resumed", "line": LINE, "at": self.step, "why": why}
-            ledger.row(self.step, event)
+            ledger.row(self.step, {"event": "resumed", "line": LINE, "at": self.step, "why": why})
 
     def _restore(self, rest: Mapping[str, Any], where: object) -> None:
         try:
