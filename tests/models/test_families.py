@@ -103,18 +103,23 @@ def test_logits_are_theirs_cached_and_uncached(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_greedy_answers_are_theirs(name: str, tmp_path: Path) -> None:
+def test_greedy_answers_to_a_hundred_prompts_are_theirs(name: str, tmp_path: Path) -> None:
+    """Whole rows read anew for every id, and one id at a time with what was read kept."""
     other: Any = theirs(tmp_path, FAMILIES[name]())
     ours = hf.load(tmp_path)
-    prompts = some_ids(10, 8, vocab=VOCAB, seed=3)
+    prompts = some_ids(100, 8, vocab=VOCAB, seed=3)
     other.generation_config.eos_token_id = None
     want = other.generate(
         prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=24, do_sample=False
     )
+    torch.testing.assert_close(ours(want), logits(other, want), rtol=0, atol=1e-4)
     rows = prompts
-    for _ in range(24):
-        rows = torch.cat([rows, ours(rows)[:, -1:].argmax(-1)], dim=1)
+    with torch.no_grad():
+        for _ in range(24):
+            rows = torch.cat([rows, ours(rows)[:, -1:].argmax(-1)], dim=1)
     assert torch.equal(rows, want)
+    picked = cached(ours, want[:, :-1], 8)[:, 7:].argmax(-1)
+    assert torch.equal(picked, want[:, 8:])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
