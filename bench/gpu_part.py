@@ -271,7 +271,7 @@ def _theirs_trained(model: Any, shape: Shape, device: str, dtype: torch.dtype) -
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
 
     def step() -> None:
-        for part in ids.split(rows):
+        for part in torch.split(ids, rows):
             with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
                 loss = model(input_ids=part, labels=part).loss
             (loss * len(part) / len(ids)).backward()
