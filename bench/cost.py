@@ -221,8 +221,10 @@ def killed(kills: int, runs: Path, seed: int) -> dict[str, Any]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    said = next(line for line in log.read_text().splitlines() if "training on" in line)
     return {
         "kills": kills,
+        "compute": said.partition("training on ")[2].partition(";")[0],
         "median_s": statistics.median(took),
         "longest_s": max(took),
         "cpu_s": statistics.median(used),
@@ -240,7 +242,9 @@ def main() -> int:
     about.add_argument("--json", action="store_true")
     asked = about.parse_args()
     compute = replace(choose(0.0), compiled=False)
-    found: dict[str, Any] = {"compute": str(compute)}
+    found: dict[str, Any] = {}
+    if asked.rounds or asked.saves:
+        found["compute"] = str(compute)
     with tempfile.TemporaryDirectory(prefix="cost-") as folder:
         if asked.rounds:
             found["mask"] = mask(max(5, asked.rounds), asked.rows, compute)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +15,7 @@ from matura.core.errors import DriftError, RecipeError
 from matura.core.ledger import Ledger
 from matura.ladder.climb import climb
 from matura.ladder.rates import Suggestion, Sweep, diverged, end_of, factors_between, find, suggest
-from matura.ladder.recipe import Recipe, load
+from matura.ladder.recipe import Recipe, load, loads, spell
 from matura.learn.sweep import Tried
 from matura.report.sweep import drawing
 
@@ -96,6 +96,18 @@ def test_a_later_stage_goes_on_from_the_one_below(made: Made, tmp_path: Path) ->
     other = made.recipe.model_copy(update={"seed": 8})
     with pytest.raises(DriftError, match="seed"):
         swept(other, made.run, "chat")
+
+
+def test_adapters_have_one_rate_of_their_own(made: Made) -> None:
+    recipe = loads(spell(made.recipe), ["stages.chat.train.lora={rank: 2}"])
+    found = swept(recipe, made.run, "chat", steps=4)
+    assert found.rates.keys() == {"lora.learning_rate"}
+    assert [len(one.losses) for one in found.tried[:2]] == [4, 4]
+    assert found.tried[0].losses[0] == found.tried[1].losses[0]
+    (told,) = replace(found, suggestion=Suggestion(0.5, "half")).sets()
+    lora = loads(spell(recipe), [told]).stages[1].train.lora  # type: ignore[attr-defined]
+    rate = found.rates["lora.learning_rate"] * 0.5
+    assert lora.learning_rate == pytest.approx(rate, rel=1e-2)
 
 
 def test_stages_without_a_rate(made: Made) -> None:
