@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matura.learn.batch import Batch
-from matura.learn.compute import Compute
+from matura.learn.compute import Compute, keep_compiled
 from matura.learn.noise import Noise
 from matura.learn.objective import Loss, Objective
 from matura.learn.room import Room
@@ -28,7 +28,7 @@ def _trunk(
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_trunk, dynamic=False)
+    return torch.compile(_trunk, dynamic=False, options=keep_compiled())
 
 
 def yet_to_compile(compute: Compute) -> bool:

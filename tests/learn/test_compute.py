@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.config as functorch
 
 from matura.core.errors import RecipeError
 from matura.learn import compute
@@ -13,6 +15,7 @@ from matura.learn.compute import (
     COMPILE_FROM_FLOPS,
     COMPILE_FROM_FLOPS_CUDA,
     choose,
+    keep_compiled,
     keep_freed_memory,
 )
 
@@ -86,3 +89,17 @@ def test_an_unknown_wish_to_compile_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_reusing_freed_memory_is_asked_for_where_it_can_be() -> None:
     assert keep_freed_memory() in (True, False)
+
+
+def test_what_is_kept_of_the_compiler_is_kept_for_this_code_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The key has to change with every file that a handwritten gradient may depend on."""
+    monkeypatch.setattr(functorch, "autograd_cache_allow_custom_autograd_functions", False)
+    keys = [keep_compiled()]
+    assert functorch.autograd_cache_allow_custom_autograd_functions
+    for text in ("scale = 2", "scale = 5", "scale = 5\n", "scale = 2"):
+        (tmp_path / "gradient.py").write_text(text, encoding="utf-8")
+        keys.append(keep_compiled([tmp_path]))
+    assert keys[1] == keys[4]
+    assert len({str(key) for key in keys}) == 4
