@@ -131,7 +131,7 @@ def _memory(machine: Machine, recipe: Recipe, config: DecoderConfig) -> tuple[in
     """The most that one of the machines holds in any stage, in the way that training would choose,
     and whether any stage computes layers again."""
     from matura.learn.footprint import footprint, standing
-    from matura.learn.room import SPARE, cuts
+    from matura.learn.room import FILLS, SPARE, cuts
 
     most, again = 0, False
     for stage in recipe.stages:
@@ -141,7 +141,8 @@ def _memory(machine: Machine, recipe: Recipe, config: DecoderConfig) -> tuple[in
         rows = math.ceil(batch_rows(train, recipe) / machine.count)
         there = standing(config, learning=learning) + CONTEXT_BYTES
         room = machine.sheet.memory_bytes - there
-        for cut in cuts(rows, train.micro_rows, train.recompute, None):
+        busy = FILLS["cuda"] // recipe.model.sequence_length
+        for cut in cuts(rows, train.micro_rows, train.recompute, None, busy):
             peak = footprint(
                 config,
                 cut.of(rows),

@@ -2,8 +2,9 @@
 that does not.
 
 The batch itself never changes: fewer rows at once and layers computed twice give the same gradient,
-the latter to the bit. Preferred are all rows at once with everything kept; then layers computed
-again; then, with that, half the rows, a quarter, and so on down to one.
+the latter to the bit. Preferred are all rows at once, then half of them and so on while they keep
+the processor busy, for that costs next to nothing; then layers computed again, which costs a third
+more arithmetic, again from all rows down to one.
 
 On a GPU cuts are tried. On a CPU they are reckoned (`matura.learn.footprint`), for there a process
 that takes too much is not told so, but killed.
@@ -29,6 +30,9 @@ SPARE = 1.2
 """Times what is reckoned must be there: allocators leave holes, and other programs want some."""
 TRY_BELOW = 1.5
 """A GPU is not asked for cuts reckoned to take more than this times what it has."""
+FILLS = {"cpu": 1024, "cuda": 8192}
+"""Tokens at once that keep such a processor busy: fewer are slower, more hardly faster. Reckoned,
+not measured: products of so many rows do far more arithmetic than they move bytes."""
 BALLAST = 0.03
 """Share of a GPU's memory that is held back while cuts are tried: what is free when a run begins
 is never all free later."""
@@ -153,7 +157,8 @@ class Room:
                 recompute=cut.recompute,
             ).peak
 
-        ways = list(cuts(rows, asked, self.recompute, self.kept))
+        busy = FILLS["cuda" if cuda else "cpu"] // length
+        ways = list(cuts(rows, asked, self.recompute, self.kept, busy))
         if left is None:
             chosen = ways[0]
         elif cuda and probe is not None:
@@ -164,8 +169,11 @@ class Room:
         return _said(chosen, rows, length, needed(chosen), left, self.kept)
 
 
-def cuts(rows: int, asked: int | None, recompute: Recompute, kept: Cut | None) -> Iterator[Cut]:
-    """The ways to compute a batch, best first; what a run went on with before is always best."""
+def cuts(
+    rows: int, asked: int | None, recompute: Recompute, kept: Cut | None, busy: int = 1
+) -> Iterator[Cut]:
+    """The ways to compute a batch, best first; what a run went on with before is always best. From
+    `busy` rows on, the processor has enough to do."""
     at_once = None if asked is None or asked >= rows else asked
     if (
         kept is not None
@@ -175,10 +183,10 @@ def cuts(rows: int, asked: int | None, recompute: Recompute, kept: Cut | None) -
         yield kept
     for again in (False, True) if recompute == "auto" else (recompute,):
         yield Cut(at_once, again)
-    few = (rows if at_once is None else at_once) // 2
-    while few:
-        yield Cut(few, recompute is not False)
-        few //= 2
+        few = (rows if at_once is None else at_once) // 2
+        while few >= (busy if recompute == "auto" and not again else 1):
+            yield Cut(few, again)
+            few //= 2
 
 
 def drop(model: nn.Module) -> None:

@@ -180,16 +180,20 @@ def test_running_out_in_an_update_is_told_too(tmp_path: Path) -> None:
 
 
 def test_what_is_preferred() -> None:
-    ways = [(cut.rows, cut.recompute) for cut in cuts(8, None, "auto", None)]
+    ways = [(cut.rows, cut.recompute) for cut in cuts(8, None, "auto", None, busy=4)]
+    assert ways == [(None, False), (4, False), (None, True), (4, True), (2, True), (1, True)]
+    ways = [(cut.rows, cut.recompute) for cut in cuts(8, None, "auto", None, busy=16)]
     assert ways == [(None, False), (None, True), (4, True), (2, True), (1, True)]
-    assert [*cuts(8, 2, "auto", None)] == [Cut(2, False), Cut(2, True), Cut(1, True)]
+    kept, again = [Cut(2, False), Cut(1, False)], [Cut(2, True), Cut(1, True)]
+    assert [*cuts(8, 2, "auto", None)] == [*kept, *again]
     assert [*cuts(3, None, False, None)] == [Cut(None, False), Cut(1, False)]
     assert next(cuts(8, None, "auto", Cut(2, True))) == Cut(2, True)
     assert next(cuts(8, 4, "auto", Cut(None, True))) == Cut(4, False)
     assert next(cuts(8, None, True, Cut(4, False))) == Cut(None, True)
+    assert [*cuts(4, None, True, None, busy=4)] == [Cut(None, True), Cut(2, True), Cut(1, True)]
 
 
-@pytest.mark.parametrize("chosen", [*cuts(8, None, "auto", None)], ids=str)
+@pytest.mark.parametrize("chosen", [*cuts(8, None, "auto", None, busy=4)], ids=str)
 def test_what_fits_is_chosen(chosen: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
     """Just as much is there as that cut takes, then hardly anything."""
     model = fresh(layers=8)
@@ -217,7 +221,7 @@ def test_where_it_is_tried_the_first_that_fits_is_taken() -> None:
     """As on a GPU, but for the GPU."""
     stepper = narrow(2, ERRORS["gpu"])
     found = Room()
-    ways = [*cuts(4, None, "auto", None)]
+    ways = [*cuts(4, None, "auto", None, busy=4)]
 
     def probe(rows: int) -> None:
         stepper._summed(numbered(3), 40.0, rows, 0, 0)

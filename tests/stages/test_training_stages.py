@@ -125,6 +125,8 @@ def test_each_number_of_train_reaches_the_fit() -> None:
         "evaluations": 2,
         "patience": 2,
         "checkpoint_every_s": 0.1,
+        "micro_rows": 2,
+        "recompute": True,
     }
     for name, value in changed.items():
         assert plan_fit(Train(**{name: value}), 1000, 16, 64) != usual, name
