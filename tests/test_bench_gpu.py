@@ -81,5 +81,5 @@ def test_the_whole_of_it_on_a_cpu() -> None:
     row = json.loads(done.stdout)["shapes"]["tiny"]
     assert row.keys() == {"train", "save", "batch1", "batch32"}
     assert row["train"]["losses"][0] > row["train"]["losses"][1]
-    assert 0 < row["train"]["share_of_gemm"] < 2
+    assert row["train"]["share_of_gemm"] > 0  # how much it is depends on who else is at work
     assert all(row[part]["tok_s"] > 0 for part in ("train", "batch1", "batch32"))
