@@ -108,8 +108,8 @@ def test_a_port_that_is_taken_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -
         alone(monkeypatch, MASTER_PORT=str(taken.getsockname()[1]))
         began_s = time.monotonic()
         with pytest.raises(RankError, match=r"cannot be opened at 127\.0\.0\.1"):
-            meet(timeout_s=2)
-        assert time.monotonic() - began_s < 2
+            meet(timeout_s=60)
+        assert time.monotonic() - began_s < 30  # it did not wait for it
 
 
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

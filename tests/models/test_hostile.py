@@ -272,7 +272,7 @@ def test_hostile_safetensors_are_refused_quickly(name: str, made: Path, ram: Pat
     shutil.copytree(made, ram / "made")
     raw = HOSTILE[name]()
     forget_peak()
-    before, began_s = peak_rss_bytes(), time.monotonic()
+    before, began_s = peak_rss_bytes(), time.process_time()
     for opened in (opened_weights, opened_adapter):
         with pytest.raises(MaturaError) as caught:
             opened(ram / "made", raw)
@@ -283,7 +283,7 @@ def test_hostile_safetensors_are_refused_quickly(name: str, made: Path, ram: Pat
     folder = stored(ram / "made", WEIGHTS, raw)
     with pytest.raises(MaturaError):
         read_weights(folder, spread(shape(qk_norm=True)))
-    assert time.monotonic() - began_s < 3
+    assert time.process_time() - began_s < 3  # of the processor: others may be at work
     assert peak_rss_bytes() - before < 200e6
 
 
