@@ -184,7 +184,7 @@ def cuts(
     for again in (False, True) if recompute == "auto" else (recompute,):
         yield Cut(at_once, again)
         few = (rows if at_once is None else at_once) // 2
-        while few >= (busy if recompute == "auto" and not again else 1):
+        while few >= (max(busy, 1) if recompute == "auto" and not again else 1):
             yield Cut(few, again)
             few //= 2
 

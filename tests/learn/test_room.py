@@ -182,6 +182,9 @@ def test_running_out_in_an_update_is_told_too(tmp_path: Path) -> None:
 def test_what_is_preferred() -> None:
     ways = [(cut.rows, cut.recompute) for cut in cuts(8, None, "auto", None, busy=4)]
     assert ways == [(None, False), (4, False), (None, True), (4, True), (2, True), (1, True)]
+    # of rows that long, one is enough
+    ways = [(cut.rows, cut.recompute) for cut in cuts(2, None, "auto", None, busy=0)]
+    assert ways == [(None, False), (1, False), (None, True), (1, True)]
     ways = [(cut.rows, cut.recompute) for cut in cuts(8, None, "auto", None, busy=16)]
     assert ways == [(None, False), (None, True), (4, True), (2, True), (1, True)]
     kept, again = [Cut(2, False), Cut(1, False)], [Cut(2, True), Cut(1, True)]
