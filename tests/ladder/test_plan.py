@@ -15,6 +15,7 @@ from matura.ladder.drawn import drawn_plan
 from matura.ladder.papers import Paper
 from matura.ladder.plan import Plan, plan
 from matura.ladder.recipe import load
+from matura.learn.room import FILLS
 
 CHAT = "stages.chat.train.tokens"
 
@@ -133,15 +134,23 @@ def test_a_paper_costs_more_the_longer_its_answers() -> None:
     assert long.seconds(200, speed) > short.seconds(200, speed)
 
 
-def test_a_sheet_says_what_will_not_fit_as_it_is(tmp_path: Path) -> None:
-    """A batch that only fits with layers computed again takes longer, unless it is to be cut."""
+def test_a_sheet_says_what_will_not_fit_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that only fits with layers computed again takes longer, unless it is to be cut; it
+    is cut by itself where the parts are large enough for the processor."""
     path = tmp_path / "r.yaml"
     path.write_text(recipe_text(tmp_path))
     large = [
         *("model.hidden_size=256", "model.layers=12", "model.heads=4", "model.kv_heads=4"),
         *("stages.base.train.tokens=8e6", "stages.base.train.batch_tokens=800000"),
     ]
+    halved = plan(load(path, large), hardware="rtx-3090")
+    assert "computed again" not in halved.compute
+    assert halved.memory_bytes < 24e9
+    monkeypatch.setitem(FILLS, "cuda", 10**6)
     again = plan(load(path, large), hardware="rtx-3090")
+    assert again.stages[1].seconds["training"] > halved.stages[1].seconds["training"]
     kept = plan(load(path, large), hardware="h200")
     cut = plan(load(path, [*large, "stages.base.train.micro_rows=16"]), hardware="rtx-3090")
     assert "computed again" in again.compute
