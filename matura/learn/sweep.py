@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from matura.core.ledger import Ledger
 from matura.learn.batch import Batch
-from matura.learn.loop import Settings
 from matura.learn.optim import Optimizer
 from matura.learn.schedule import Schedule
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 
 
@@ -51,39 +51,61 @@ def sweep(
     ledger: Ledger,
 ) -> tuple[Tried, ...]:
     """The tries, one for each factor in turn; the model is left as it was found."""
-    model = stepper.model
-    start = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    each = settings.steps * settings.tokens_per_step
+    ledger.say(f"{ledger.stage}: {settled(stepper, batches, settings)}")
     found: list[Tried] = []
-    done = 0
-    stepper.room.recompute = settings.recompute
-    first = batches(0).to(model.device)
-    ledger.say(f"{ledger.stage}: {stepper.settle(first, micro_rows=settings.micro_rows)}")
     for number, factor in enumerate(factors):
-        optimizer = Optimizer.of(
-            model,
-            matrix_learning_rate=settings.matrix_learning_rate * factor,
-            learning_rate=settings.learning_rate * factor,
-            embedding_learning_rate=settings.embedding_learning_rate * factor,
-            weight_decay=settings.weight_decay,
-            muon_dtype=stepper.compute.dtype,
-        )
-        losses: list[float] = []
-        stopped = None
-        for step in range(settings.steps):
-            loss, norm = _update(stepper, batches(step), optimizer, settings, step)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                stopped = f"step {step}: loss {loss:g}, gradient norm {norm:g}"
-                break
-            losses.append(loss)
-            done += settings.tokens_per_step
-            left = (len(factors) - number - 1) * settings.steps * settings.tokens_per_step
-            total = done + left + (settings.steps - step - 1) * settings.tokens_per_step
-            ledger.progress(done, total, notes={"factor": factor, "loss": loss})
-        optimizer.drop()
-        model.load_state_dict(start)
-        found.append(Tried(factor, tuple(losses), stopped))
+
+        def after(step: int, loss: float, number: int = number, factor: float = factor) -> None:
+            done = number * each + step * settings.tokens_per_step
+            ledger.progress(done, len(factors) * each, notes={"factor": factor, "loss": loss})
+
+        found.append(follow(stepper, batches, settings, factor=factor, after=after))
     ledger.clear()
     return tuple(found)
+
+
+def settled(stepper: Stepper, batches: Callable[[int], Batch], settings: Settings) -> str:
+    """Chooses how batches are cut to fit into memory; in words."""
+    stepper.room.recompute = settings.recompute
+    first = batches(0).to(stepper.model.device)
+    return stepper.settle(first, micro_rows=settings.micro_rows)
+
+
+def follow(
+    stepper: Stepper,
+    batches: Callable[[int], Batch],
+    settings: Settings,
+    *,
+    factor: float = 1.0,
+    after: Callable[[int, float], object],
+) -> Tried:
+    """One try: steps from the model as it is, which it is again afterwards.
+
+    `after` is called when so many steps were made, with the loss of the last one before its update.
+    """
+    model = stepper.model
+    start = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    optimizer = Optimizer.of(
+        model,
+        matrix_learning_rate=settings.matrix_learning_rate * factor,
+        learning_rate=settings.learning_rate * factor,
+        embedding_learning_rate=settings.embedding_learning_rate * factor,
+        weight_decay=settings.weight_decay,
+        muon_dtype=stepper.compute.dtype,
+    )
+    losses: list[float] = []
+    stopped = None
+    for step in range(settings.steps):
+        loss, norm = _update(stepper, batches(step), optimizer, settings, step)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            stopped = f"step {step}: loss {loss:g}, gradient norm {norm:g}"
+            break
+        losses.append(loss)
+        after(step + 1, loss)
+    optimizer.drop()
+    model.load_state_dict(start)
+    return Tried(factor, tuple(losses), stopped)
 
 
 def _update(

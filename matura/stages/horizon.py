@@ -16,7 +16,7 @@ from matura.text.shards import Shard
 from matura.text.template import PRESETS, Weights
 
 if TYPE_CHECKING:
-    from matura.learn.loop import Settings
+    from matura.learn.settings import Settings
     from matura.models.decoder import Decoder, DecoderConfig
 
 
@@ -81,8 +81,8 @@ def plan_fit(
     Raises:
         RecipeError: its patience could never end it early.
     """
-    from matura.learn.loop import Settings
     from matura.learn.schedule import Schedule
+    from matura.learn.settings import Settings
 
     steps = max(1, round(feed_rows / batch_rows))
     per_step = batch_rows * sequence_length

@@ -21,7 +21,7 @@ from matura.core.rng import rng, stream_seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from matura.learn.loop import Settings
+    from matura.learn.settings import Settings
     from matura.models.decoder import Decoder, DecoderConfig
     from matura.stages.stage import Context
 

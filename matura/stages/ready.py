@@ -15,7 +15,7 @@ from matura.text.template import Template
 if TYPE_CHECKING:
     from matura.learn.batch import Batch, Positions
     from matura.learn.compute import Compute
-    from matura.learn.loop import Settings
+    from matura.learn.settings import Settings
     from matura.learn.step import Stepper
 
 
