@@ -22,6 +22,7 @@ from matura.learn.arithmetic import arithmetic
 from matura.learn.batch import Batch
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
+from matura.learn.inherited import Inherited
 from matura.learn.one_step import make_step
 from matura.learn.pace import Pace
 from matura.learn.redlines import RedLines
@@ -64,11 +65,13 @@ def fit(
     lines: RedLines | None = None,
     begin: Callable[[], Mapping[str, float]] | None = None,
     team: Team | None = None,
+    inherits: Inherited | None = None,
 ) -> Fitted:
     """Trains the stepper's model and leaves the best weights in it; goes on from the newest
     checkpoint.
 
-    `begin` measures, before the first step, what the sources cost that must not be forgotten.
+    `begin` measures, before the first step, what the sources cost that must not be forgotten; the
+    optimizer begins with what it `inherits`.
 
     What goes wrong on the way is passed over or gone back from, and told in rows with an `event`.
 
@@ -77,6 +80,7 @@ def fit(
         StoreError: a checkpoint is of another run, or the disk refuses.
     """
     run = _begun(stepper, settings, scratch, gold, lines, team)
+    run.inherits = inherits
     run.resume(checkpoints, ledger)
     batches = run.pace.reading(batches)
     saved_s = time.monotonic()

@@ -21,6 +21,7 @@ from matura.learn import checkpoint
 from matura.learn.arithmetic import LINE, differing
 from matura.learn.gold import Gold
 from matura.learn.guard import Guard, Setback
+from matura.learn.inherited import Inherited
 from matura.learn.optim import Optimizer
 from matura.learn.pace import Pace
 from matura.learn.redlines import RedLines
@@ -91,6 +92,8 @@ class Run:
     what is saved in between could not be resumed exactly."""
     first: dict[str, Tensor] | None = None
     """The weights before the first step, for as long as there is no other good state."""
+    inherits: Inherited | None = None
+    """What its optimizer begins with; nothing if absent."""
     back_from: dict[str, Any] | None = None
     """Why the run went back, until the next step's row tells it."""
 
@@ -166,6 +169,8 @@ class Run:
             ledger.say(f"a checkpoint was refused: {line}")
         self.first = {n: w.clone() for n, w in checkpoint.own_weights(self.model).items()}
         if newest.folder is None:
+            if self.inherits is not None:
+                self.inherits.into(self.optimizer, self.model)
             ledger.rewind(-1)
             return
         rest = checkpoint.read(newest.folder, self.model, self.optimizer)
@@ -261,6 +266,8 @@ class Run:
             for buffer in self.optimizer.buffers.values():
                 buffer.zero_()
         self.optimizer.step_count = 0
+        if self.inherits is not None:
+            self.inherits.into(self.optimizer, self.model)
         start = self.gold.start or {}
         self.watch = Watch(self.watch.vocab_size, self.watch.scratch)
         self.gold = Gold(self.gold.mean_rise_at_most, self.gold.source_rise_at_most)
