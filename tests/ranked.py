@@ -22,6 +22,7 @@ from typing import Any
 from tiny import FP32, by_validation, fresh, numbered, settings, trained, weights_of
 
 from matura.core.errors import MaturaError
+from matura.learn import room
 from matura.learn.checkpoint import State
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
@@ -43,6 +44,7 @@ def run(
     faults: Sequence[Mapping[str, Any]] = (),
     how: Mapping[str, Any] | None = None,
     shape: Mapping[str, Any] | None = None,
+    rows: int = ROWS,
 ) -> dict[str, Any]:
     """The tiny run in that folder, interrupted before step `until`: its losses and weights, and how
     many bytes this process had of weights and optimizer.
@@ -56,7 +58,7 @@ def run(
         for fault in faults:
             if (fault["rank"], fault["step"]) == (team.rank, step):
                 happen(fault, folder)
-        return numbered(step, rows=ROWS)
+        return numbered(step, rows=rows)
 
     model = fresh(**(shape or {}))
     team.place(model, "cpu")
@@ -84,6 +86,7 @@ def run(
         "weights": array("f", weights).tolist(),
         "losses": {str(step): loss for step, loss in found.losses.items()},
         "best": found.fitted.best_step,
+        "memory": dict(found.fitted.memory),
     }
 
 
@@ -203,10 +206,12 @@ def done(
 
 def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
     team = teams[task.get("exact", False)]
+    there = task.get("memory", [None] * team.size)[team.rank]
+    room.bytes_left = lambda: there  # type: ignore[assignment]
     match task["do"]:
         case "run":
             faults = task.get("faults", ())
-            more = {name: task[name] for name in ("how", "shape") if name in task}
+            more = {name: task[name] for name in ("how", "shape", "rows") if name in task}
             if task.get("only", team.rank) != team.rank:
                 del more["how"]  # it is asked of one rank only
             return run(Path(task["folder"]), team, task.get("until", STEPS), faults, **more)

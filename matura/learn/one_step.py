@@ -48,6 +48,7 @@ def make_step(run: Run, stepper: Stepper, batch: Batch, settings: Settings, ledg
         _pass_over(run, ledger, run.guard.leave_out(run.step, "repeated text", told))
         return
     if not run.room.settled:
+        run.room.exact = run.team.exact
         sharing = shards_of(len(batch.ids_BL)) if run.team.exact else run.team.size
         how = stepper.settle(batch, micro_rows=settings.micro_rows, sharing=sharing)
         run.team.alike(stepper)

@@ -6,6 +6,10 @@ the latter to the bit. Preferred are all rows at once, then half of them and so 
 the processor busy, for that costs next to nothing; then layers computed again, which costs a third
 more arithmetic, again from all rows down to one.
 
+Fewer rows at once are summed in another order, which shows in the last bits. Where a run is to be
+exact, rows at once therefore follow from the recipe alone, and memory decides only whether layers
+are computed again.
+
 On a GPU cuts are tried. On a CPU they are reckoned (`matura.learn.footprint`), for there a process
 that takes too much is not told so, but killed.
 """
@@ -72,6 +76,10 @@ class Room:
     alone: bool = True
     """Whether a step may be begun anew by this process alone; not where it and others wait for each
     other in the midst of it."""
+    exact: bool = False
+    """Whether memory may change no bit of what is computed."""
+    compiled: bool = False
+    """Whether layers are: then those computed again are not known to give the same bits."""
     found: list[tuple[str, str]] = field(default_factory=list)
     """How memory ran out and what was done, until the run tells it."""
 
@@ -109,13 +117,14 @@ class Room:
 
     def _smaller(self, model: Decoder, rows: int, why: str) -> int:
         drop(model)
-        if rows > 1:
+        again = self.recompute is not False and not (self.exact and self.compiled)
+        if rows > 1 and not self.exact:
             cut, done = replace(self.cut, rows=rows // 2), f"{rows // 2} rows at once from now on"
-        elif not self.cut.recompute and self.recompute is not False:
+        elif again and not self.cut.recompute:
             cut, done = replace(self.cut, recompute=True), "layers are computed again from now on"
         else:
             more = " with each layer computed again" if self.cut.recompute else ""
-            raise ShortOfMemory(_advice(why, f"one row{more}", asked=self.recompute))
+            raise ShortOfMemory(_advice(why, f"{_least(rows)}{more}", asked=self.recompute))
         self.use(model, cut)
         self.found.append((why, f"the step is made again, {done}"))
         return cut.of(rows)
@@ -157,8 +166,10 @@ class Room:
                 recompute=cut.recompute,
             ).peak
 
-        busy = FILLS["cuda" if cuda else "cpu"] // length
-        ways = list(cuts(rows, asked, self.recompute, self.kept, busy))
+        busy, self.compiled = FILLS["cuda" if cuda else "cpu"] // length, compiled
+        ways = [*cuts(rows, asked, self.recompute, self.kept, busy)]
+        if self.exact:
+            ways = fixed_cuts(asked, self.recompute, self.kept, busy, compiled=compiled)
         if left is None:
             chosen = ways[0]
         elif cuda and probe is not None:
@@ -166,7 +177,10 @@ class Room:
         else:
             chosen = next((cut for cut in ways if needed(cut) * SPARE <= left), ways[-1])
         self.use(model, chosen)
-        return _said(chosen, rows, length, needed(chosen), left, self.kept)
+        same = self.kept in (None, chosen) or (
+            self.kept.of(rows) == chosen.of(rows) and not compiled
+        )
+        return _said(chosen, rows, length, needed(chosen), left, same=same)
 
 
 def cuts(
@@ -187,6 +201,20 @@ def cuts(
         while few >= (max(busy, 1) if recompute == "auto" and not again else 1):
             yield Cut(few, again)
             few //= 2
+
+
+def fixed_cuts(
+    asked: int | None, recompute: Recompute, kept: Cut | None, busy: int, *, compiled: bool
+) -> list[Cut]:
+    """The ways that give the same bits, with whatever memory and by however many processes: what a
+    run went on with before stays, or else there are just rows enough to keep a processor busy."""
+    rows = max(busy, 1) if kept is None else kept.rows
+    at_once = min((n for n in (rows, asked) if n is not None), default=None)
+    if recompute != "auto":
+        return [Cut(at_once, recompute)]
+    if compiled:
+        return [Cut(at_once, kept is not None and kept.recompute)]
+    return [Cut(at_once, False), Cut(at_once, True)]
 
 
 def drop(model: nn.Module) -> None:
@@ -228,7 +256,7 @@ def _tried(
                 return cut
     finally:
         del ballast
-    raise ShortOfMemory(_advice(why, "one row", asked=room.recompute))
+    raise ShortOfMemory(_advice(why, _least(ways[-1].of(rows)), asked=room.recompute))
 
 
 def _gpu_left(model: Decoder) -> int:
@@ -237,7 +265,7 @@ def _gpu_left(model: Decoder) -> int:
     return int(free + unused)
 
 
-def _said(cut: Cut, rows: int, length: int, need: int, left: int | None, kept: Cut | None) -> str:
+def _said(cut: Cut, rows: int, length: int, need: int, left: int | None, *, same: bool) -> str:
     few = cut.of(rows)
     how = (
         f"all {rows} rows of {length} tokens at once"
@@ -249,7 +277,7 @@ def _said(cut: Cut, rows: int, length: int, need: int, left: int | None, kept: C
     mind = ""
     if left is not None and need * SPARE > left:
         mind = "; mind: that may be too much, and the system may end the run"
-    elif kept is not None and cut != kept:
+    elif not same:
         mind = "; mind: not as before it was stopped, so it differs by rounding"
     return f"{how}{again}: about {math.ceil(need / 1e7) / 100:.2f} GB{there}{mind}"
 
@@ -265,6 +293,10 @@ def stopped_short(problem: BaseException) -> None:
         said = str(problem).strip().splitlines()
         why = said[0][:200] if said else type(problem).__name__
         raise ShortOfMemory(_advice(why, "an update, an evaluation or a checkpoint")) from problem
+
+
+def _least(rows: int) -> str:
+    return "one row" if rows == 1 else f"{rows} rows at once, which an exact run keeps to,"
 
 
 def _advice(why: str, what: str, asked: Recompute = "auto") -> str:

@@ -12,11 +12,17 @@ import torch
 from ranked import STEPS, done, run
 
 from matura.core.store import Checkpoints
+from matura.learn import room
 from matura.learn.gathering import block, shards_of, tree_sum
 from matura.learn.team import Team
 
 NAN, DRIFT = {"kind": "nan", "step": 6}, {"kind": "drifts", "step": 6}
 slow = pytest.mark.slow  # starting two or four processes takes 10 to 20 s
+HARDLY_ANY = 1000
+"""Bytes of memory, too few for whatever cut."""
+MANY = 32
+"""Rows of a step, so that each of eight shards has some to be cut into."""
+SHORT = {"exact": True, "rows": MANY, "memory": [None, HARDLY_ANY]}
 TOLERANCE = 2e-5
 """Relative, of the weights after 16 steps in the default mode at any number of processes: the only
 difference is in which order fp32 sums are made."""
@@ -49,6 +55,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[dict[
         {"do": "compare", "facts": facts},
         {"do": "run", "folder": str(folder / "nan"), "faults": [{**NAN, "rank": 1}]},
         {"do": "run", "folder": str(folder / "drift"), "faults": [{**DRIFT, "rank": 1}]},
+        {"do": "run", "folder": str(folder / "short"), **SHORT},
+        {"do": "run", "folder": str(folder / "short part"), **SHORT, "until": 7},
     ]
     return folder, done(2, tasks, folder)
 
@@ -142,6 +150,25 @@ def test_weights_that_drift_apart_are_not_saved(two: Any) -> None:
     for rank in two[1]:
         assert "after step 7 (rank 0: " in rank[6]["refused"]
     assert Checkpoints(two[0] / "drift").newest().step == 6
+
+
+@slow
+def test_exact_whatever_memory_each_has(
+    two: Any, exactly: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 computes layers again and rank 0 does not; then one process alone goes on, with the
+    memory of rank 1."""
+    whole = run(tmp_path / "whole", exactly, rows=MANY)
+    first, second = (rank[7] for rank in two[1])
+    assert first["sha256"] == second["sha256"] == whole["sha256"]
+    assert first["losses"] == whole["losses"]
+    ways = [found["memory"]["recompute"] for found in (whole, first, second)]
+    assert ways == [False, False, True]
+    monkeypatch.setattr(room, "bytes_left", lambda: HARDLY_ANY)
+    shutil.copytree(two[0] / "short part", tmp_path / "state")
+    last = run(tmp_path / "state", exactly, rows=MANY)
+    assert last["sha256"] == whole["sha256"]
+    assert last["memory"]["recompute"]
 
 
 def test_a_batch_is_cut_without_loss() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ from matura.core.store import Checkpoints
 from matura.learn import room
 from matura.learn.batch import Batch
 from matura.learn.footprint import footprint, standing
-from matura.learn.loop import Settings, fit
+from matura.learn.loop import fit
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
-from matura.learn.room import Cut, Room, cuts, is_short
+from matura.learn.room import Cut, Room, cuts, fixed_cuts, is_short
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
+from matura.learn.team import Team
 from matura.models.decoder import Decoder
 
 CPU_SHORT = "[enforce fail at alloc_cpu.cpp:126] . DefaultCPUAllocator: can't allocate memory: 9"
@@ -69,7 +71,11 @@ def narrow(most: int, problem: Exception = ERRORS["cpu"], from_step: int = 0) ->
 
 
 def run(
-    folder: Path, stepper: Stepper, how: Settings | None = None, batches: Any = numbered
+    folder: Path,
+    stepper: Stepper,
+    how: Settings | None = None,
+    batches: Any = numbered,
+    team: Team | None = None,
 ) -> tuple[Noted, Any]:
     ledger = Noted()
     found = fit(
@@ -80,6 +86,7 @@ def run(
         evaluate=by_validation(stepper.model),
         checkpoints=Checkpoints(folder),
         ledger=ledger,
+        team=team,
     )
     return ledger, found
 
@@ -279,6 +286,86 @@ def test_the_choice_changes_no_bit_where_all_fits(tmp_path: Path) -> None:
     assert plain.losses == again.losses
     assert weights_of(one.model) == weights_of(two.model)
     assert found.memory == {"micro_rows": None, "recompute": True}
+
+
+# Exact runs
+
+
+@pytest.fixture(scope="module")
+def exactly() -> Iterator[Team]:
+    """One process in exact mode; threads as they were afterwards."""
+    threads = torch.get_num_threads()
+    yield Team(exact=True)
+    torch.set_num_threads(threads)
+
+
+def many(step: int) -> Batch:
+    """A batch of which each of eight shards has four rows."""
+    return numbered(step, rows=32)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_exact_run_is_the_same_with_whatever_memory(
+    exact: bool, exactly: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that is not asked to be exact is not: four rows at once are summed otherwise than
+    one by one."""
+    made = []
+    for left in (None, 1000):
+        monkeypatch.setattr(room, "bytes_left", lambda left=left: left)
+        stepper = Stepper(fresh(layers=2), NextToken(), FP32)
+        team = exactly if exact else Team(exact=False)
+        ledger, found = run(tmp_path / str(left), stepper, settings(6), many, team)
+        assert found.memory["recompute"] is (left is not None)
+        made.append((weights_of(stepper.model), ledger.losses))
+    assert (made[0] == made[1]) is exact
+
+
+def test_an_exact_run_that_runs_out_computes_layers_again(exactly: Team, tmp_path: Path) -> None:
+    def narrowed(recompute: Any) -> Narrow:
+        stepper = Narrow(fresh(layers=2), ERRORS["cpu"], lambda rows, step: step < 3)
+        stepper.fits = lambda rows, step: step < 3 or stepper.model.recompute
+        stepper.room.recompute = recompute
+        return stepper
+
+    whole, _ = run(tmp_path / "whole", Stepper(fresh(layers=2), NextToken(), FP32),
+                   settings(6), many, exactly)  # fmt: skip
+    ledger, found = run(tmp_path / "short", narrowed("auto"), settings(6), many, exactly)
+    assert ledger.losses == whole.losses
+    assert [event["step"] for event in found.events] == [3]
+    with pytest.raises(ShortOfMemory, match="4 rows at once, which an exact run keeps to"):
+        run(tmp_path / "kept", narrowed(False), settings(6, recompute=False), many, exactly)
+
+
+def test_an_exact_run_goes_on_with_as_many_rows_at_once(exactly: Team, tmp_path: Path) -> None:
+    """As were asked for when it began."""
+
+    def stops(number: int) -> Batch:
+        if number == 4:
+            raise KeyboardInterrupt
+        return many(number)
+
+    def stepper() -> Stepper:
+        return Stepper(fresh(layers=2), NextToken(), FP32)
+
+    few = settings(6, micro_rows=2)
+    whole, _ = run(tmp_path / "whole", stepper(), few, many, exactly)
+    other, _ = run(tmp_path / "other", stepper(), settings(6), many, exactly)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", stepper(), few, stops, exactly)
+    rest, found = run(tmp_path / "part", stepper(), settings(6), many, exactly)
+    assert found.memory["micro_rows"] == 2
+    assert rest.losses[5] == whole.losses[5] != other.losses[5]
+
+
+def test_what_changes_no_bit() -> None:
+    kept, busy = Cut(2, True), 4
+    assert fixed_cuts(None, "auto", None, busy, compiled=False) == [Cut(4, False), Cut(4, True)]
+    assert fixed_cuts(2, "auto", None, busy, compiled=False) == [Cut(2, False), Cut(2, True)]
+    assert fixed_cuts(None, "auto", None, 0, compiled=True) == [Cut(1, False)]
+    assert fixed_cuts(None, "auto", kept, busy, compiled=True) == [kept]
+    assert fixed_cuts(None, False, kept, busy, compiled=False) == [Cut(2, False)]
+    assert fixed_cuts(None, "auto", Cut(), busy, compiled=True) == [Cut()]
 
 
 def test_what_lies_there_between_steps_is_counted() -> None:
