@@ -70,8 +70,7 @@ def fit(
     """Trains the stepper's model and leaves the best weights in it; goes on from the newest
     checkpoint.
 
-    `begin` measures, before the first step, what the sources cost that must not be forgotten; the
-    optimizer begins with what it `inherits`.
+    `begin` measures first what must not be forgotten; the optimizer goes on from `inherits`.
 
     What goes wrong on the way is passed over or gone back from, and told in rows with an `event`.
 
@@ -80,8 +79,7 @@ def fit(
         StoreError: a checkpoint is of another run, or the disk refuses.
     """
     run = _begun(stepper, settings, scratch, gold, lines, team)
-    run.inherits = inherits
-    run.resume(checkpoints, ledger)
+    run.resume(checkpoints, ledger, inherits)
     batches = run.pace.reading(batches)
     saved_s = time.monotonic()
     try:

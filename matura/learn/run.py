@@ -158,12 +158,16 @@ class Run:
         self.gold.begin(losses)
         self.lines.begin(self.model, losses)
 
-    def resume(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
-        """Goes on from the newest checkpoint that is whole; a fresh run stays as it is.
+    def resume(
+        self, checkpoints: Checkpoints, ledger: Ledger, inherits: Inherited | None = None
+    ) -> None:
+        """Goes on from the newest checkpoint that is whole; a fresh run stays as it is, but for
+        what its optimizer inherits.
 
         Raises:
             StoreError: there are checkpoints and none is whole, or one is of another run.
         """
+        self.inherits = inherits
         newest = checkpoints.newest()
         for line in newest.refused:
             ledger.say(f"a checkpoint was refused: {line}")
