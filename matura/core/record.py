@@ -26,20 +26,18 @@ def plain(value: object) -> Any:
     """`value` as JSON-able data, by what it is, not by how its field is annotated.
 
     pydantic's dump drops a subclass's own fields, and two different recipes would look equal. A
-    field with `exclude_if` is left out where it is None: what was made before there was such a
-    field stays the same.
+    field is left out where its `exclude_if` says so: what was made before there was such a field
+    stays the same.
 
     Raises:
         RecipeError: for anything without one stable spelling - a function, an open file.
     """
     match value:
         case Frozen():
-            fields = type(value).model_fields
             return {
-                name: plain(own)
-                for name, f in fields.items()
-                if not f.exclude
-                and not ((own := getattr(value, name)) is None and f.exclude_if is not None)
+                name: plain(getattr(value, name))
+                for name, f in type(value).model_fields.items()
+                if not f.exclude and not (f.exclude_if and f.exclude_if(getattr(value, name)))
             }
         case dict():
             return {str(key): plain(item) for key, item in value.items()}

@@ -180,7 +180,7 @@ def drawn_plan(found: Plan) -> Group:
         if stage.seen
     ]
     absent = [f"not here: {line}" for line in found.absent]
-    seen += _dialled(found)
+    seen += [*_dialled(found), *found.inherited]
     warnings = [Text(f"mind: {warning}", style="yellow") for warning in found.warnings]
     return Group(table, *map(Text, [*lines, *seen, *absent]), *warnings)
 

@@ -23,6 +23,7 @@ from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
 from matura.ladder.warnings import few_tokens, seen_too_often, too_large
+from matura.stages import parent
 from matura.stages.dial import ROWS_FILLED, told
 from matura.stages.evaluating import VALIDATION_ROWS
 from matura.stages.given import Given, given_model
@@ -127,6 +128,8 @@ class Plan:
     """What is not here, and what was taken for it."""
     dial: tuple[Turned, ...] = ()
     """What follows from the model's depth."""
+    inherited: tuple[str, ...] = ()
+    """What stages take from those below them."""
 
     @property
     def cost(self) -> float | None:
@@ -220,6 +223,7 @@ def plan(
         ),
         absent=missing,
         dial=tuple(Turned(*line) for line in told(recipe)),
+        inherited=tuple(parent.told(recipe.stages)),
     )
 
 

@@ -18,7 +18,7 @@ from matura.ladder import sense, spelling, start
 from matura.ladder.lines import Place, Spelled, parse, read
 from matura.ladder.lines import spell as spell_yaml
 from matura.ladder.scale import scaled
-from matura.stages import replays
+from matura.stages import parent, replays
 from matura.stages.dial import filled
 from matura.stages.given import given_model
 from matura.stages.origin import spec_of
@@ -54,7 +54,7 @@ class Recipe(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _turned(cls, given: Any) -> Any:
-        return replays.filled(filled(given))
+        return replays.filled(parent.filled(filled(given)))
 
     @property
     def tokenizer_stage(self) -> TokenizerStage:

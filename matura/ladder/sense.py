@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
 from matura.ladder.lines import Place
+from matura.stages import parent
 from matura.stages.given import Given, given_model
 from matura.stages.horizon import policy_of
 from matura.stages.lora import CONVOLUTION
@@ -39,6 +40,8 @@ def complaints(
         if isinstance(train, Train):
             found += _train(train, model, stage.kind, (*place, "train"))
             found += _lora(train, model, stages[:i], (*place, "train"))
+            refused = parent.refused(train, stages[:i])
+            found += [((*place, "train", field), why) for field, why in refused]
     return found
 
 

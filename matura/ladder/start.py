@@ -74,7 +74,9 @@ def _gently(stage: Any) -> Any:
     if not isinstance(stage, dict) or stage.get("kind") not in ("sft", "pretrain"):
         return stage
     train = stage.get("train", {})
-    return {**stage, "train": {**RATES, **train}} if isinstance(train, dict) else stage
+    if not isinstance(train, dict) or train.get("parent_rates") is not None:
+        return stage
+    return {**stage, "train": {**RATES, **train}}
 
 
 def before(place: Place, count: int) -> Place:

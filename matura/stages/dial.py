@@ -134,6 +134,9 @@ def filled(value: Any) -> Any:
         if not isinstance(train, Mapping) or stage.get("kind") == "given":
             found.append(stage)
             continue
+        if number != base and train.get("parent_rates") is not None:
+            found.append(stage)  # `stages.parent` fills these in
+            continue
         stated = _count(train, "batch_tokens")
         more: dict[str, float] = {}
         if number == base:
@@ -166,7 +169,7 @@ def told(recipe: Any) -> Iterator[tuple[str, Any, Any]]:
     ]
     for number, stage in enumerate(recipe.stages):
         train = getattr(stage, TRAIN, None)
-        if train is None:
+        if train is None or train.parent_rates is not None:
             continue
         given: dict[str, Any] = {}
         if number == _base(kinds):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from matura.core.disk import replace_atomically
 from matura.core.errors import StoreError
-from matura.core.rng import stream_seed
 from matura.core.store import Checkpoints
 from matura.data.build import build
 from matura.data.mixture import Feed
 from matura.data.source import about
+from matura.stages.beginning import begin, inherited
 from matura.stages.evaluating import Evaluating, prompts_for_record
 from matura.stages.horizon import (
     exposures,
@@ -26,12 +26,12 @@ from matura.stages.horizon import (
     weights_of,
 )
 from matura.stages.leaks import exam_index, found_text, leaks, refuse_leaks
-from matura.stages.lora import Lora, leave, paced, put_on
+from matura.stages.lora import Lora, leave, paced
 from matura.stages.overlap import note_shared
 from matura.stages.parts import Train
 from matura.stages.prompts import load as load_prompts
 from matura.stages.ready import Data, Ready
-from matura.stages.redlines import check_data, check_tokenizer, unigram_nats
+from matura.stages.redlines import check_data, unigram_nats
 from matura.stages.stage import Context, Made, StageKind
 from matura.text.folder import template_in
 from matura.text.shards import Shard
@@ -88,6 +88,7 @@ def learn(
         lines=RedLines(model.config.vocab_size, unigram_nats(data.parts)),
         begin=lambda: look.begin(None if weigh_tags else parents.get(context.start or "")),
         team=team,
+        inherits=ready.inherits,
     )
     extra = {**notes, **prompts_for_record(stage.eval_prompts, prompts)}
     model = team.whole(model)
@@ -152,7 +153,8 @@ def prepare(
     feed = _feed(stage, data, tokens, template, context)
     _tell(stage, context, data, feed.report())
     keep_freed_memory()
-    model, notes = _begin(stage.name, context, parents, template, train.lora, weigh_tags=weigh_tags)
+    model, notes = begin(stage.name, context, parents, template, train, weigh_tags=weigh_tags)
+    inherits, taken = inherited(stage.name, context, parents, train, notes)
     here = flops_so_far(tokens, context, model)
     compute = choose(here if sized is None else 6.0 * model.config.parameters * sized)
     team.place(model, compute.device)
@@ -163,7 +165,18 @@ def prepare(
     rows = max(1, train.batch_tokens // context.model.sequence_length)
     settings = plan_fit(train, len(feed), rows, context.model.sequence_length, stage=stage.name)
     settings = paced(settings, train.lora, model.config)
-    return Ready(template, data, feed, rows, train.positions, compute, stepper, settings, notes)
+    return Ready(
+        template,
+        data,
+        feed,
+        rows,
+        train.positions,
+        compute,
+        stepper,
+        settings,
+        notes | taken,
+        inherits,
+    )
 
 
 def _feed(stage: StageKind, data: Data, tokens: int, template: Template, context: Context) -> Feed:
@@ -333,67 +346,3 @@ def _tell(stage: StageKind, context: Context, data: Data, report: Mapping[str, A
     context.ledger.table(f"{stage.name}: mixture", head, rows)
     for warning in often(exposures(report)):
         context.ledger.say(f"{stage.name}: mind: {warning}")
-
-
-def _begin(
-    stage: str,
-    context: Context,
-    parents: Mapping[str, Path],
-    template: Template,
-    lora: Lora | None,
-    *,
-    weigh_tags: bool,
-) -> tuple[Decoder, dict[str, Any]]:
-    """The model to train; with adapters, if so asked."""
-    model, notes = _start(stage, context, parents, template, weigh_tags=weigh_tags)
-    if lora is not None:
-        put_on(model, lora, stage, context)
-    return model, notes
-
-
-def _start(
-    stage: str,
-    context: Context,
-    parents: Mapping[str, Path],
-    template: Template,
-    *,
-    weigh_tags: bool,
-) -> tuple[Decoder, dict[str, Any]]:
-    """The model to train: fresh, or the parent's with its control tags given a meaning."""
-    from matura.learn.loop import seeded
-    from matura.models import hf
-    from matura.models.decoder import Decoder, DecoderConfig
-    from matura.models.special_rows import weigh_tags as weigh
-
-    spec = context.model
-    if context.start is None:
-        config = DecoderConfig(
-            vocab_size=template.tokenizer.vocab_size,
-            hidden_size=spec.hidden_size,
-            layers=spec.layers,
-            heads=spec.heads,
-            kv_heads=spec.kv_heads or spec.heads,
-            head_dim=spec.head_dim,
-            intermediate_size=spec.intermediate_size,
-            sequence_length=spec.sequence_length,
-            qk_norm=spec.qk_norm,
-            conv_layers=spec.conv_layers,
-            tie_embeddings=spec.tie_embeddings,
-            rope_theta=spec.rope_theta,
-        )
-        model = Decoder(config).start(seeded(stream_seed(context.seed, "model", "start")))
-    else:
-        check_tokenizer(stage, parents[context.start], template)
-        model = hf.load(parents[context.start] / "model")
-    model.train()
-    if not weigh_tags:
-        return model, {}
-    tokenizer = template.tokenizer
-    words = {
-        tag: [id for word in words for id in tokenizer.encode(word)]
-        for tag, words in template.tag_words().items()
-        if tag not in (template.bos_id, template.pad_id) and tag in tokenizer.fresh_ids
-    }
-    generator = seeded(stream_seed(context.seed, "model", "tags"))
-    report = weigh(model, words, tokenizer.text_vocab_size, generator)
-    return model, {"tags_weighted": [vars(row) for row in report]}

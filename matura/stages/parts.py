@@ -250,6 +250,14 @@ class Train(Frozen):
     """Of AdamW: input embeddings, which start at deviation 1 and so move in larger steps."""
     matrix_learning_rate: float = Field(default=0.02, gt=0, le=1)
     """Of Muon: every other matrix."""
+    parent_rates: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False, exclude=True)
+    """So many times the parent's three rates, and its `batch_tokens`, wherever they are not given
+    here; the numbers that come of it are what the stage is (docs/going-on.md)."""
+    optimizer_state: Literal["fresh", "parent"] = Field(
+        default="fresh", exclude_if=lambda state: state == "fresh"
+    )
+    """`parent`: the momenta that the parent's best step had go on; the rates are the stage's own
+    (docs/going-on.md)."""
     warmup_tokens: int = Field(default=0, ge=0)
     """Tokens over which the rates rise from 0."""
     decay: float = Field(default=0.4, ge=0, le=1)

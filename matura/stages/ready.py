@@ -15,6 +15,7 @@ from matura.text.template import Template
 if TYPE_CHECKING:
     from matura.learn.batch import Batch, Positions
     from matura.learn.compute import Compute
+    from matura.learn.inherited import Inherited
     from matura.learn.settings import Settings
     from matura.learn.step import Stepper
 
@@ -43,6 +44,8 @@ class Ready:
     settings: Settings
     notes: Mapping[str, Any]
     """On how the model was made ready."""
+    inherits: Inherited | None = None
+    """What the optimizer begins with."""
 
     def batch(self, step: int) -> Batch:
         """Batch k of the run: rows k * `rows` onwards; a pure function of k."""

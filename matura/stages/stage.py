@@ -32,6 +32,8 @@ NOT_STAGES = (
     "stage",
     "parts",
     "dial",
+    "beginning",
+    "parent",
     "learning",
     "loading",
     "lora",

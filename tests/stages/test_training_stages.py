@@ -132,6 +132,7 @@ def test_each_number_of_train_reaches_the_fit() -> None:
         assert plan_fit(Train(**{name: value}), 1000, 16, 64) != usual, name
     elsewhere = {"tokens", "epochs", "batch_tokens", "order", "min_tokens", "positions", "neftune"}
     elsewhere.add("lora")  # test_lora_stage
+    elsewhere |= {"optimizer_state", "parent_rates"}  # test_parent
     assert changed.keys() | elsewhere == Train.model_fields.keys()  # test_mechanics has the others
 
 
