@@ -1,4 +1,4 @@
-"""`lr`: which learning rate a stage wants."""
+"""`lr` and `replay`: which learning rate a stage wants, and how much of an earlier one."""
 
 from __future__ import annotations
 
@@ -46,4 +46,58 @@ def lr(
         out.emit({**found.as_dict(), "plot": place.as_posix()})
     else:
         out.draw(drawn_sweep(found))
+    out.tell(f"{place}: written; it opens in any browser")
+
+
+def replay(
+    recipe: Recipe,
+    stage: Annotated[str, typer.Option(metavar="STAGE", help="Of which branches are trained.")],
+    of: Annotated[str, typer.Option(metavar="OLD", help="The stage that must not be forgotten.")],
+    set_: Set = None,
+    scale: Scale = 1.0,
+    shares: Annotated[
+        str, typer.Option(metavar="A,B,…", help="Of all tokens, OLD's data have in each branch.")
+    ] = "0,0.05,0.1,0.2",
+    tokens: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Of each branch; a quarter of STAGE's if absent."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="RECIPE-STAGE-replay.svg if absent."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Train short branches of STAGE with more and less of OLD's data, and suggest a share.
+
+    Each starts from the run's own parent and reads as many tokens; all other shares follow in
+    proportion. What STAGE learnt and what OLD lost are measured on the same held-out rows, and by
+    exams on items that no gate asks. Suggested is the smallest share that keeps what OLD knew as
+    well as `gold` and `gates` ask for. Changes nothing in a run.
+
+    Finished branches are kept beside the plot, as .json: the same command goes on after them.
+    """
+    from matura.ladder.branches import find, kept_beside
+    from matura.ladder.drawn import drawn_branches
+    from matura.ladder.recipe import load
+    from matura.ladder.shares import shares_from
+    from matura.report.shares import write
+
+    asked = load(recipe, set_ or (), scale=scale)
+    place = plot or Path(f"{asked.name}-{stage}-replay.svg")
+    found = find(
+        asked,
+        runs / asked.name,
+        stage,
+        of=of,
+        shares=shares_from(shares),
+        tokens=tokens,
+        kept=kept_beside(place),
+    )
+    write(found, place)
+    if json:
+        out.emit({**found.as_dict(), "plot": place.as_posix()})
+    else:
+        out.draw(drawn_branches(found))
     out.tell(f"{place}: written; it opens in any browser")

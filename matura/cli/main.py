@@ -40,6 +40,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (climbing.retry, "matura retry chat --replay base=+0.1 --tokens 2e6 --run runs/quickstart"),
     (climbing.plan, "matura plan recipes/quickstart.yaml --price 0.40"),
     (finding.lr, "matura lr recipes/quickstart.yaml --stage base"),
+    (finding.replay, "matura replay recipes/quickstart.yaml --stage echo --of base"),
     (climbing.status, "matura status runs/quickstart"),
     (looking.show, "matura show runs/quickstart --stage operators"),
     (looking.transcript, "matura transcript runs/quickstart --json"),

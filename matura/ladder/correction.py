@@ -64,7 +64,7 @@ def corrected(
     stage = after.stages[place]
     if replay:
         earlier = [below.name for below in after.stages[:place]]
-        stage = _reshared(stage, earlier, replay)
+        stage = reshared(stage, _asked_shares(stage, earlier, replay))
     if tokens is not None:
         stage = _retimed(stage, tokens)
     stages = (*after.stages[:place], stage, *after.stages[place + 1 :])
@@ -110,7 +110,10 @@ def _same_but(before: Recipe, after: Recipe, name: str) -> None:
         )
 
 
-def _reshared(stage: StageKind, earlier: Sequence[str], asked: Sequence[str]) -> StageKind:
+def _asked_shares(
+    stage: StageKind, earlier: Sequence[str], asked: Sequence[str]
+) -> dict[str, float]:
+    """The shares of earlier stages' replay that are asked for, by stage."""
     now = {old.stage: old.share for old in stage.replay}
     new: dict[str, float] = {}
     for spelled in asked:
@@ -143,9 +146,16 @@ def _reshared(stage: StageKind, earlier: Sequence[str], asked: Sequence[str]) ->
             f"--replay {' '.join(asked)}: replay would be {fixed:g} of all tokens, which leaves "
             f"{stage.name} nothing of its own; all shares sum to 1"
         )
+    return new
+
+
+def reshared(stage: StageKind, new: Mapping[str, float]) -> StageKind:
+    """The stage with these shares of earlier stages' data, which sum to less than 1; all other
+    shares shrink or grow in proportion, and what has none left is not replayed."""
+    now = {old.stage: old.share for old in stage.replay}
     kept = [part.share for part in stage.mixture]
     kept += [share for name, share in now.items() if name not in new]
-    scale = (1 - fixed) / math.fsum(kept)
+    scale = (1 - math.fsum(new.values())) / math.fsum(kept)
     mixture = tuple(
         part.model_copy(update={"share": round(part.share * scale, DIGITS)})
         for part in stage.mixture

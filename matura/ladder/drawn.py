@@ -16,6 +16,7 @@ from matura.core.ledger import spell_count, spell_seconds, spell_value
 from matura.core.types import Example, Score
 from matura.data.check import Report
 from matura.data.cleaner import Counts
+from matura.data.too_long import compared
 from matura.ladder.fetch import Fetched
 from matura.ladder.preview import Preview, as_row
 from matura.ladder.show import BatchSeen, Shown
@@ -25,6 +26,7 @@ from matura.text.template import Template
 if TYPE_CHECKING:
     from matura.ladder.plan import Plan
     from matura.ladder.rates import Sweep
+    from matura.ladder.shares import Sweep as ReplaySweep
 
 TRAINED, READ_ONLY, PADDING = "bold green", "dim", "dim italic"
 WEIGHTED = "bold magenta"
@@ -203,6 +205,40 @@ def drawn_sweep(found: Sweep) -> Group:
     return Group(table, Text(found.suggestion.why), *([Text(sets)] if sets else []))
 
 
+def drawn_branches(found: ReplaySweep) -> Group:
+    """The parent, what may be lost, a row for each share; then what follows from it."""
+    title = (
+        f"{found.stage} of {found.recipe}, from {found.start}: {found.tokens:,} of its "
+        f"{found.whole:,} tokens each"
+    )
+    exams = list(found.parent)
+    heads = (f"{found.stage}: loss", *exams, *(n.rpartition(":")[2] for n in found.limits))
+    table = Table(f"share of {found.of}", title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="right")
+    table.add_column("")
+    ended = [one for one in found.branches if not one.stopped]
+    for one in ended[:1]:
+        before = (f"{held.before:.3f}" for held in found.held(one))
+        start = f"{found.learnt(one.points[0].losses):.3f}"
+        table.add_row("parent", start, *(f"{found.parent[e]:.3f}" for e in exams), *before)
+        limits = (f"{limit:.3f} worse" for limit in found.limits.values())
+        table.add_row("at most", *[""] * (1 + len(exams)), *limits)
+        table.add_section()
+    for one in found.branches:
+        if one.stopped:
+            table.add_row(f"{one.share:g}", *[""] * len(heads), one.stopped)
+            continue
+        held = found.held(one)
+        lost = [f"{h.after:.3f}{'' if h.within else ' !'}" for h in held]
+        note = "suggested" if one.share == found.suggestion.share else ""
+        note = note or ("enough" if found.enough(one) else "forgets")
+        cells = (f"{found.end(one):.3f}", *(f"{one.exams[exam]:.3f}" for exam in exams))
+        table.add_row(f"{one.share:g}", *cells, *lost, note)
+    lines = [found.suggestion.why, f"rule: {found.rule}", found.command]
+    return Group(table, *(Text(line) for line in lines if line))
+
+
 def _price(found: Plan) -> str:
     """What it costs; on a rented machine also without the hours in which nothing is trained."""
     if found.cost is None:
@@ -273,6 +309,7 @@ def drawn_check(report: Report) -> Group:
         lines.append(Text(f"  {counts}"))
     if fields:
         lines.append(Text(f"  fields: {fields}"))
+    lines += [Text(f"  {line}") for line in compared(report.too_long)]
     if report.first:
         lines.append(Text("  first: " + report.first.replace("\n", "\n         "), style="dim"))
     return Group(*lines)

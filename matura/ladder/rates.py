@@ -182,7 +182,7 @@ def find(
     stage = recipe.ladder[index]
     train: Train = stage.train  # type: ignore[attr-defined]
     with TemporaryDirectory(prefix="matura-lr-") as folder:
-        context, parents, work = _standing(recipe, run, index, Path(folder), ledger)
+        context, parents, work = standing(recipe, run, index, Path(folder), ledger)
         rows = max(1, train.batch_tokens // recipe.model.sequence_length)
         sized = steps * rows * recipe.model.sequence_length * len(factors)
         weigh = stage.weighs_tags(context)
@@ -217,20 +217,34 @@ def _index(recipe: Recipe, name: str) -> int:
     Raises:
         RecipeError: there is none of that name, or it does not train.
     """
-    names = [stage.name for stage in recipe.ladder]
-    if name not in names:
-        raise RecipeError(f"--stage {name}: no such stage{did_you_mean(name, names)}")
-    index = names.index(name)
+    index = place_in_ladder(recipe, name)
     if not isinstance(getattr(recipe.ladder[index], "train", None), Train):
         kind = recipe.ladder[index].kind
         raise RecipeError(f"--stage {name}: a stage of kind {kind!r} has no learning rate")
     return index
 
 
-def _standing(
+def place_in_ladder(recipe: Recipe, name: str) -> int:
+    """Which of the stages has that name, the tokenizer's counted.
+
+    Raises:
+        RecipeError: none.
+    """
+    names = [stage.name for stage in recipe.ladder]
+    if name not in names:
+        raise RecipeError(f"--stage {name}: no such stage{did_you_mean(name, names)}")
+    return names.index(name)
+
+
+def standing(
     recipe: Recipe, run: Path, index: int, folder: Path, ledger: Ledger
 ) -> tuple[Context, dict[str, Path], Path]:
-    """What the stage may lean on, its parents' folders, and where its data are or may be put."""
+    """What the stage may lean on, its parents' folders, and where its data are or may be put.
+
+    Raises:
+        RecipeError: a stage below is not made.
+        DriftError: one was made from something else.
+    """
     stage = recipe.ladder[index]
     below = recipe.ladder[:index]
     context = Context(

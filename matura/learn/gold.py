@@ -115,8 +115,13 @@ class Gold:
         }
 
 
+def highest(then: float, at_most: float) -> float:
+    """The highest loss that is no rise yet of more than that share of what it was."""
+    return then * (1 + at_most) + SLACK_NATS
+
+
 def _rise(name: str, now: float, what: str, then: float, at_most: float) -> list[str]:
-    if now <= then * (1 + at_most) + SLACK_NATS:
+    if now <= highest(then, at_most):
         return []
     return [
         f"{name} {now:.3f} is {now / then - 1 if then else math.inf:.0%} above {what}, {then:.3f}; "

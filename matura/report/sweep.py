@@ -48,20 +48,25 @@ def write(found: Sweep, path: Path) -> None:
 def drawing(found: Sweep) -> str:
     """Both panels and what follows from them."""
     low, high = _span(found)
-    up = _scale(low, high, BOTTOM, TOP)
+    up = scale(low, high, BOTTOM, TOP)
     about = escape(f"{found.recipe}, {found.stage}: {found.suggestion.why}")
     parts = [
         f'<rect width="{WIDTH}" height="{HEIGHT}" style="fill:var(--paper)"/>',
-        _text(LEFT[0], 28, f"{found.stage}: loss at the end, by factor on every rate", "head"),
-        _text(RIGHT[0], 28, f"loss of each of {found.steps} steps", "head"),
-        *_grid(LEFT, low, high, up),
-        *_grid(RIGHT, low, high, up),
+        label(LEFT[0], 28, f"{found.stage}: loss at the end, by factor on every rate", "head"),
+        label(RIGHT[0], 28, f"loss of each of {found.steps} steps", "head"),
+        *grid(LEFT, low, high, up),
+        *grid(RIGHT, low, high, up),
         *_ends(found, up),
         *_curves(found, up),
-        _text(LEFT[0], HEIGHT - 14, found.suggestion.why),
+        label(LEFT[0], HEIGHT - 14, found.suggestion.why),
     ]
+    return whole(parts, about, HEIGHT)
+
+
+def whole(parts: Sequence[str], about: str, height: int) -> str:
+    """The parts as a file of its own."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{about}"><title>{about}</title><style>{STYLE}</style>'
         + "\n".join(parts)
         + "</svg>\n"
@@ -79,11 +84,11 @@ def _span(found: Sweep) -> tuple[float, float]:
 
 def _ends(found: Sweep, up: Scale) -> Iterator[str]:
     factors = [one.factor for one in found.tried]
-    across = _scale(math.log(min(factors)), math.log(max(factors)), LEFT[0] + 16, LEFT[1] - 16)
+    across = scale(math.log(min(factors)), math.log(max(factors)), LEFT[0] + 16, LEFT[1] - 16)
     spots = []
     for one in found.tried:
         x, end = across(math.log(one.factor)), end_of(one)
-        yield _text(x, BOTTOM + 18, f"×{one.factor:g}", anchor="middle")
+        yield label(x, BOTTOM + 18, f"×{one.factor:g}", anchor="middle")
         if end is None or diverged(one):
             y = TOP + 6
             told = one.stopped or f"ended at {end:.3f}, worse than it began"
@@ -99,31 +104,32 @@ def _ends(found: Sweep, up: Scale) -> Iterator[str]:
         )
         if one.factor == found.suggestion.factor:
             yield f'<circle class="chosen" cx="{x:.1f}" cy="{up(end):.1f}" r="8"/>'
-    yield f'<path class="curve" d="{_path(spots)}"/>'
+    yield f'<path class="curve" d="{path_of(spots)}"/>'
 
 
 def _curves(found: Sweep, up: Scale) -> Iterator[str]:
-    across = _scale(0, max(1, found.steps - 1), *RIGHT)
+    across = scale(0, max(1, found.steps - 1), *RIGHT)
     for number, one in enumerate(found.tried):
         spots = [(across(step), up(loss)) for step, loss in enumerate(one.losses)]
         shade = 0.25 + 0.75 * (number + 1) / len(found.tried)
         bad = " bad" if diverged(one) else ""
         yield (
-            f'<path class="curve{bad}" style="opacity:{shade:.2f}" d="{_path(spots)}"><title>×'
+            f'<path class="curve{bad}" style="opacity:{shade:.2f}" d="{path_of(spots)}"><title>×'
             f"{one.factor:g}</title></path>"
         )
     for step, anchor in ((0, "start"), (found.steps - 1, "end")):
-        yield _text(across(step), BOTTOM + 18, f"step {step}", anchor=anchor)
+        yield label(across(step), BOTTOM + 18, f"step {step}", anchor=anchor)
 
 
-def _grid(reach: tuple[int, int], low: float, high: float, up: Scale) -> Iterator[str]:
+def grid(reach: tuple[int, int], low: float, high: float, up: Scale) -> Iterator[str]:
+    """Lines across a panel at round numbers, and the numbers."""
     for value in ticks(low, high):
         y = up(value)
         yield f'<line class="grid" x1="{reach[0]}" x2="{reach[1]}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield _text(reach[0] - 8, y + 4, f"{value:g}", anchor="end")
+        yield label(reach[0] - 8, y + 4, f"{value:g}", anchor="end")
 
 
-def _scale(low: float, high: float, begin: float, end: float) -> Scale:
+def scale(low: float, high: float, begin: float, end: float) -> Scale:
     """Numbers to places; what lies outside is put at the edge."""
 
     def place(value: float) -> float:
@@ -133,10 +139,12 @@ def _scale(low: float, high: float, begin: float, end: float) -> Scale:
     return place
 
 
-def _text(x: float, y: float, words: str, kind: str = "", *, anchor: str = "start") -> str:
+def label(x: float, y: float, words: str, kind: str = "", *, anchor: str = "start") -> str:
+    """Words at a place."""
     name = f' class="{kind}"' if kind else ""
     return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _path(spots: Sequence[tuple[float, float]]) -> str:
+def path_of(spots: Sequence[tuple[float, float]]) -> str:
+    """A line from spot to spot, as a path's `d`."""
     return " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(spots))
