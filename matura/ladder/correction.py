@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from matura.core.errors import RecipeError, StoreError
 from matura.core.leaves import did_you_mean
 from matura.core.ledger import Ledger
-from matura.core.record import canonical, differences, plain
+from matura.core.record import Frozen, canonical, differences, plain
 from matura.core.store import RECORD, address, attempts, latest, recorded, work_place
 from matura.ladder import sense, spelling
 from matura.ladder.making import CORRECTS, unfinished
@@ -343,14 +343,14 @@ def _respelled(stage: StageKind, spelled: Mapping[str, Any], where: Path) -> Sta
 
 
 def _laid_over(value: Any, spelled: Any) -> Any:
-    """`spelled`, and below it whatever it leaves out of a value of the same shape."""
-    below = spelling.whole(value)
-
-    def over(old: Any, new: Any) -> Any:
-        if isinstance(old, dict) and isinstance(new, dict):
-            return {**old, **{key: over(old.get(key), item) for key, item in new.items()}}
-        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            return [over(*pair) for pair in zip(old, new, strict=True)]
-        return new
-
-    return over(below, spelled)
+    """`spelled`, with what is no part of identity as the value has it. Other fields that are not
+    spelled are at their usual, whatever the value says."""
+    if isinstance(value, Frozen) and isinstance(spelled, dict):
+        fields = type(value).model_fields
+        aside = [name for name, f in fields.items() if f.exclude and name not in spelled]
+        return {name: spelling.whole(getattr(value, name)) for name in aside} | {
+            name: _laid_over(getattr(value, name, None), item) for name, item in spelled.items()
+        }
+    if isinstance(value, tuple | list) and isinstance(spelled, list) and len(value) == len(spelled):
+        return [_laid_over(*pair) for pair in zip(value, spelled, strict=True)]
+    return spelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from fakes import learner, recipe, three
 
 from matura.core.errors import RecipeError
-from matura.core.store import Folder
+from matura.core.record import plain
+from matura.core.store import RECORD, Folder
 from matura.ladder.compare import Compared, Side, decision
-from matura.ladder.correction import corrected, suggestion
+from matura.ladder.correction import corrected, suggestion, taken_over
 from matura.ladder.recipe import loads
 from matura.ladder.transcript import Row, Sitting
 from matura.stages.parts import Train
@@ -173,3 +175,22 @@ def test_more_tokens_come_with_more_items_of_each_source_that_is_short() -> None
         "replay.a: 5.0 -> 6.0",
         "train.tokens: 1000 -> 2000",
     )
+
+
+def test_what_a_correction_took_out_stays_out(tmp_path: Path) -> None:
+    """A field is not spelled at its usual value; the recipe as it was must not bring it back."""
+    before = recipe(
+        tmp_path / "text",
+        learner("a", {}),
+        learner("b", {}, train=Train(optimizer_state="parent", checkpoint_every_s=7)),
+    )
+    stage: Any = before.stages[1]
+    after = stage.model_copy(update={"train": Train(checkpoint_every_s=9)})
+    adopted = {"adopted": True, "correction": {"was": plain(stage)}}
+    for number, record in enumerate([{}, adopted], start=1):
+        (tmp_path / f"b@{number}").mkdir()
+        asked = {"asked": {"stage": plain(after if record else stage)}}
+        (tmp_path / f"b@{number}" / RECORD).write_text(json.dumps(record | asked))
+    found: Any = taken_over(before, tmp_path).stages[1]
+    assert plain(found) == plain(after) != plain(stage)
+    assert found.train.checkpoint_every_s == 7  # no part of what a stage is
