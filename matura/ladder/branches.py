@@ -86,12 +86,17 @@ def find(
             "of": of,
             "compute": str(fork.ready.compute),
             "version": matura.__version__,
+            "gates": None,  # what is tolerated changes no branch, only what is said of it
         }
         planned = {share: fork.planned(share) for share in shares}
-        asked = {s: digest(function | {"stage": plain(one.stage)}) for s, one in planned.items()}
+        asked = {
+            share: digest(function | {"stage": plain(one.stage) | {"gold": None}})
+            for share, one in planned.items()
+        }
         todo = [share for share in shares if asked[share] not in done]
         there = f", {len(shares) - len(todo)} there already" if len(todo) < len(shares) else ""
-        ledger.say(f"{name}: {len(shares)} branches of {spell_count(fork.tokens)} tokens{there}")
+        many = f"{len(shares)} branch{'es' if len(shares) > 1 else ''}"
+        ledger.say(f"{name}: {many} of {spell_count(fork.tokens)} tokens{there}")
         fork.begin()
         total = sum(planned[share].size for share in todo)
         for number, share in enumerate(todo):
@@ -242,7 +247,7 @@ class Fork:
                 exams.update(self.look.evaluate(step).notes)
                 falls.update(self._falls())
 
-        tried = follow(stepper, ready.batch, settings, after=after)
+        tried = follow(stepper, ready.batch, settings, after=after, inherits=ready.inherits)
         ledger.clear()
         stopped = tried.stopped
         if stopped is None and not points[-1].finite:

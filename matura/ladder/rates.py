@@ -189,7 +189,9 @@ def find(
         ready = prepare(stage, train, work, parents, context, weigh_tags=weigh, sized=sized)
         settings = shortened(ready.settings, steps)
         ledger.say(f"{name}: {len(factors)} tries of {settings.steps} steps")
-        tried = sweep(ready.stepper, ready.batch, settings, factors, ledger)
+        tried = sweep(
+            ready.stepper, ready.batch, settings, factors, ledger, inherits=ready.inherits
+        )
     return Sweep(
         recipe=recipe.name,
         stage=name,

@@ -256,7 +256,8 @@ def suggest(found: Sweep) -> Suggestion:
     why = f"{best.share:g} is the smallest of these that is enough: {_lost(worst)}"
     if best is not ended[0]:
         price = found.end(best) - found.end(ended[0])  # type: ignore[operator]
-        why += f"; {found.stage} ends {price:+.3f} nats from where {ended[0].share:g} does"
+        than = f"{'above' if price > 0 else 'below'} share {ended[0].share:g}"
+        why += f"; {found.stage} ends {abs(price):.3f} nats {than}"
     later = [one.share for one in ended if one.share > best.share and not found.enough(one)]
     if later:
         why += f"; but {later[0]:g} is not, so this is near the noise: try more --tokens"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from matura.core.ledger import Ledger
 from matura.learn.batch import Batch
+from matura.learn.inherited import Inherited
 from matura.learn.optim import Optimizer
 from matura.learn.schedule import Schedule
 from matura.learn.settings import Settings
@@ -49,6 +50,7 @@ def sweep(
     settings: Settings,
     factors: Sequence[float],
     ledger: Ledger,
+    inherits: Inherited | None = None,
 ) -> tuple[Tried, ...]:
     """The tries, one for each factor in turn; the model is left as it was found."""
     each = settings.steps * settings.tokens_per_step
@@ -60,7 +62,9 @@ def sweep(
             done = number * each + step * settings.tokens_per_step
             ledger.progress(done, len(factors) * each, notes={"factor": factor, "loss": loss})
 
-        found.append(follow(stepper, batches, settings, factor=factor, after=after))
+        found.append(
+            follow(stepper, batches, settings, factor=factor, after=after, inherits=inherits)
+        )
     ledger.clear()
     return tuple(found)
 
@@ -79,10 +83,12 @@ def follow(
     *,
     factor: float = 1.0,
     after: Callable[[int, float], object],
+    inherits: Inherited | None = None,
 ) -> Tried:
     """One try: steps from the model as it is, which it is again afterwards.
 
     `after` is called when so many steps were made, with the loss of the last one before its update.
+    The optimizer goes on from `inherits`, as the stage's own would.
     """
     model = stepper.model
     start = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
@@ -94,6 +100,8 @@ def follow(
         weight_decay=settings.weight_decay,
         muon_dtype=stepper.compute.dtype,
     )
+    if inherits is not None:
+        inherits.into(optimizer, model)
     losses: list[float] = []
     stopped = None
     for step in range(settings.steps):

@@ -8,7 +8,7 @@ every exam whether it was too much.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -23,7 +23,7 @@ UPPER, LOWER = (56, 282), (372, 610)
 MOST = 3.0
 """Times what is allowed: what is beyond is put at the edge, with its figure."""
 ROOM = 0.08
-LETTERS = 140
+LETTERS = 124
 """That fit on a line."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, which everybody can tell apart, on light and dark paper."""
@@ -41,8 +41,9 @@ def write(found: Sweep, path: Path) -> None:
 def drawing(found: Sweep) -> str:
     """All four panels and what follows from them."""
     about = escape(f"{found.recipe}, {found.stage}: {found.suggestion.why}")
-    low, high = _span(found)
-    learnt = [scale(low, high, bottom, top) for top, bottom in (UPPER, LOWER)]
+    ends = _padded([end for one in found.branches if (end := found.end(one)) is not None])
+    ways = _padded([found.learnt(point.losses) for one in found.branches for point in one.points])
+    learnt = scale(*ends, UPPER[1], UPPER[0]), scale(*ways, LOWER[1], LOWER[0])
     least, most = _lost_span(found)
     lost = [scale(least, most, bottom, top) for top, bottom in (UPPER, LOWER)]
     tokens = f"{found.tokens:,} of {found.whole:,} tokens"
@@ -52,8 +53,11 @@ def drawing(found: Sweep) -> str:
         label(RIGHT[0], 28, f"{found.of}: lost, as a part of what may be lost", "head"),
         label(LEFT[0], LOWER[0] - 28, f"{found.stage}: the same on the way, {tokens}", "head"),
         label(RIGHT[0], LOWER[0] - 28, f"{found.of}: the same on the way, its sources", "head"),
-        *(line for up in learnt for line in grid(LEFT, low, high, up)),
-        *(line for up in lost for line in (*grid(RIGHT, least, most, up), _allowed(up))),
+        *grid(LEFT, *ends, learnt[0]),
+        *grid(LEFT, *ways, learnt[1]),
+        *(line for up in lost for line in grid(RIGHT, least, most, up)),
+        _allowed(lost[0], RIGHT[1], "end"),
+        _allowed(lost[1], RIGHT[0], "start"),
         *_learnt(found, learnt[0]),
         *_lost(found, lost[0]),
         *_on_the_way(found, learnt[1], lost[1]),
@@ -63,10 +67,9 @@ def drawing(found: Sweep) -> str:
     return whole(parts, about, HEIGHT)
 
 
-def _span(found: Sweep) -> tuple[float, float]:
-    """Of the losses on the stage's own data, at all times."""
-    losses = [found.learnt(point.losses) for one in found.branches for point in one.points]
-    low, high = min(losses), max(losses)
+def _padded(losses: Sequence[float]) -> tuple[float, float]:
+    """From a little below the lowest to a little above the highest."""
+    low, high = min(losses, default=0.0), max(losses, default=1.0)
     room = max(high - low, 0.1) * ROOM
     return low - room, high + room
 
@@ -98,10 +101,10 @@ def _across(found: Sweep, reach: tuple[int, int]) -> Scale:
     return scale(min(shares), max(shares), reach[0] + 16, reach[1] - 16)
 
 
-def _allowed(up: Scale) -> str:
+def _allowed(up: Scale, x: float, anchor: str) -> str:
     y = up(1.0)
     line = f'<line class="bad" x1="{RIGHT[0]}" x2="{RIGHT[1]}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return line + label(RIGHT[1], y - 5, "allowed", anchor="end")
+    return line + label(x, y - 5, "allowed", anchor=anchor)
 
 
 def _learnt(found: Sweep, up: Scale) -> Iterator[str]:
@@ -135,7 +138,7 @@ def _lost(found: Sweep, up: Scale) -> Iterator[str]:
             spots.append((x, y))
             told = f"{one.share:g}: {held.name} {held.before:.3f} to {held.after:.3f}"
             yield _dot(x, y, f"{told}, {held.used:.2f} of what may be lost", colour)
-            if held.used > MOST:
+            if held.used > MOST and held.used == max(_used_at_end(found, one)):
                 yield label(x + 8, y + 4, f"{held.used:.1f}")
         yield f'<path class="curve" style="stroke:{colour}" d="{path_of(spots)}"/>'
 

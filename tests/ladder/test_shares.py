@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import pytest
 from fakes import heard
 from pretend import recipe_text
 
-from matura.core.errors import DataError, RecipeError, StoreError
+from matura.cli.main import main
+from matura.core.errors import DataError, GateClosed, RecipeError, StoreError
 from matura.core.ledger import Ledger
 from matura.core.rng import rng
 from matura.core.store import Folder
@@ -134,6 +137,12 @@ def test_what_is_finished_is_not_made_again(made: Made, found: Sweep, tmp_path: 
     more = json.loads(kept.read_text())["branches"]
     assert len(more) == 2
     assert more.items() >= one["branches"].items()
+    # what is tolerated changes what is said of a branch, not the branch
+    strict = loads(spell(made.recipe), ["stages.chat.gold.source_rise_at_most=0"])
+    ledger, stream = heard()
+    judged = swept(made, 0.5, kept=kept, recipe=strict, ledger=ledger)
+    assert "1 branch of 2.00k tokens, 1 there already" in " ".join(stream.getvalue().split())
+    assert judged.limits[OLD] == pytest.approx(0.1)
     # what is a function of something else is not taken for it
     ledger, stream = heard()
     swept(made, 0.5, kept=kept, tokens=1024, ledger=ledger)
@@ -144,6 +153,62 @@ def test_what_is_finished_is_not_made_again(made: Made, found: Sweep, tmp_path: 
     kept.write_text('{"kind": "replay sweep", "branches": {"a": {"share": 1}}}')
     with pytest.raises(StoreError, match="delete it and try again"):
         swept(made, 0.5, kept=kept)
+
+
+def test_what_the_command_leaves(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, plot = tmp_path / "r.yaml", tmp_path / "p.svg"
+    recipe.write_text(spell(made.recipe))
+    asked = ["replay", recipe, "--stage", "chat", "--of", "base", "--shares", "0.2", "--json"]
+    more = ["--tokens", "1024", "--runs", made.run.parent, "--plot", plot]
+    code = main([str(word) for word in (*asked, *more)])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    told = json.loads(said.out)
+    assert list(told) == [
+        *("recipe", "stage", "of", "start", "tokens", "whole_tokens", "compute", "share"),
+        *("parent", "rule", "tried", "suggestion", "seconds", "plot"),
+    ]
+    (one,) = told["tried"]
+    assert list(one) == [
+        *("share", "got", "steps", "tokens", "points", "exams", "falls", "stopped"),
+        *("loss", "held", "enough"),
+    ]
+    assert list(one["held"][0]) == ["name", "before", "after", "lost", "allowed", "within"]
+    assert list(told["suggestion"]) == ["share", "why", "set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.json", "p.svg", "r.yaml"]
+    assert main([str(word) for word in (*asked[:-1], *more)]) == 0
+    said = capsys.readouterr()
+    assert "1 there already" in said.err
+    assert "share of base" in said.out
+    assert told["suggestion"]["why"] in " ".join(said.out.split())
+
+
+@pytest.mark.slow
+def test_as_long_as_the_stage_it_is_the_stage(made: Made, tmp_path: Path) -> None:
+    """What a branch measures on its way is, to the bit, what the stage itself measures."""
+    run = shutil.copytree(made.run.parent, tmp_path / "runs") / made.run.name
+    with suppress(GateClosed):  # it may well forget too much
+        climb(made.recipe, tmp_path / "runs", ledger=Ledger(mode="quiet"))
+    found = swept(Made(made.recipe, run), 0.2, tokens=8000)
+    rows = [json.loads(line) for line in (run / "chat@1/metrics.jsonl").read_text().splitlines()]
+    seen = [row for row in rows if f"validation/{OLD}" in row]
+    assert len(seen) == 4
+    for row, point in zip(seen, found.branches[0].points[1:], strict=True):
+        for name, loss in point.losses.items():
+            assert row[f"validation/{name}"] == loss
+    assert found.made == run.as_posix()
+
+
+@pytest.mark.parametrize("how", ["lora={rank: 2}", "optimizer_state=parent"])
+def test_a_branch_learns_as_its_stage_would(how: str, made: Made) -> None:
+    recipe = loads(spell(made.recipe), [f"stages.chat.train.{how}"])
+    (plain,) = swept(made, 0.2, tokens=1024).branches
+    (other,) = swept(made, 0.2, tokens=1024, recipe=recipe).branches
+    assert other.points[0] == plain.points[0]
+    assert other.points[-1].tokens == plain.points[-1].tokens
+    assert other.points[1] != plain.points[1]
 
 
 def test_a_branch_that_runs_away_is_a_result(made: Made) -> None:
@@ -276,7 +341,11 @@ def sweep(*lost: float | None, falls: Sequence[float] = ()) -> Sweep:
     ("found", "share", "words"),
     [
         (sweep(0.5, 0.3, 0.1), 0.1, "0.1 is the smallest of these that is enough: base.folder"),
-        (sweep(0.5, 0.3, 0.1), 0.1, "+0.300 where 0.300 is allowed; chat ends +0.010 nats"),
+        (
+            sweep(0.5, 0.3, 0.1),
+            0.1,
+            "+0.300 where 0.300 is allowed; chat ends 0.010 nats above share 0",
+        ),
         (sweep(0.1, 0.0, -0.1), 0.0, "0 is the smallest"),
         (sweep(0.9, 0.6, 0.4), None, "none of these is enough: at 0.2 still base.folder"),
         (sweep(0.9, 0.2, 0.1, falls=[0, 0.1, 0.05]), 0.2, "0.2 is the smallest"),
