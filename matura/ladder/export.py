@@ -108,7 +108,7 @@ def way(
     package()
     said = {m.content for c in questions.conversations for m in c.messages}
     texts = sorted(said.union(questions.texts))
-    cut = cut_of(source, texts)
+    cut = cut_of(source, template, texts)
 
     def write(made: Path) -> None:
         write_gguf(
@@ -117,7 +117,7 @@ def way(
             template,
             name=found.path.parent.name if found.stage else found.path.name,
             text_only=text_only,
-            cut=cut.name,
+            cut=cut,
             dtype=dtype,
             ledger=ledger,
         )

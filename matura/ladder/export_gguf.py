@@ -21,7 +21,15 @@ from matura.ladder.gguf_names import (
     slowing,
     turned_heads,
 )
-from matura.ladder.gguf_tokens import Nearest, Tokens, nearest, read_tokens
+from matura.ladder.gguf_scores import ScoredTokens, Spacing, read_scored, spacing
+from matura.ladder.gguf_tokens import (
+    Nearest,
+    Tokens,
+    is_byte_level,
+    nearest,
+    read_tokens,
+    read_whole,
+)
 from matura.ladder.proof import Dtype
 from matura.text.template import Template
 
@@ -62,15 +70,29 @@ def begins(template: Template, *, text_only: bool) -> bool:
     return text_only or template.prompt([Message("user", "hello")])[0] == template.bos_id
 
 
-def cut_of(source: Path, texts: list[str]) -> Nearest:
-    """How llama.cpp had best cut text for the model of the folder `source`, tried with `texts`.
+def read_vocabulary(source: Path, size: int) -> Tokens | ScoredTokens:
+    """The tokenizer of the folder `source` as GGUF spells it, for a model of `size` rows.
+
+    Raises:
+        DataError: llama.cpp has no tokenizer of this kind.
+    """
+    byte_level = is_byte_level(read_whole(source))
+    return read_tokens(source, size) if byte_level else read_scored(source, size)
+
+
+def cut_of(source: Path, template: Template, texts: list[str]) -> Nearest | Spacing:
+    """How llama.cpp had best cut text for the model of the folder `source`, tried with `texts`;
+    of a tokenizer with scores, how it had best put spaces in front.
 
     Raises:
         DataError: llama.cpp has no tokenizer of this kind.
     """
     from matura.models.config import read_config
 
-    return nearest(read_tokens(source, read_config(source).vocab_size), texts)
+    tokens = read_vocabulary(source, read_config(source).vocab_size)
+    if isinstance(tokens, ScoredTokens):
+        return spacing(tokens, template)
+    return nearest(tokens, texts)
 
 
 def write_gguf(
@@ -80,12 +102,12 @@ def write_gguf(
     *,
     name: str,
     text_only: bool,
-    cut: str,
+    cut: Nearest | Spacing,
     dtype: Dtype,
     ledger: Ledger,
 ) -> None:
-    """The model of the Hugging Face folder `source` as `folder/model.gguf`; `cut` names the
-    built-in pattern by which llama.cpp is to cut text.
+    """The model of the Hugging Face folder `source` as `folder/model.gguf`; `cut` is what
+    `cut_of` says of it.
 
     Raises:
         DataError: llama.cpp has no such model or tokenizer, or `gguf` is not installed.
@@ -97,7 +119,7 @@ def write_gguf(
     gguf = package()
     config = read_config(source)
     architecture = ARCHITECTURES[family(config)]
-    tokens = read_tokens(source, config.vocab_size)
+    tokens = read_vocabulary(source, config.vocab_size)
     writer = gguf.GGUFWriter(folder / FILE, architecture)
     writer.add_type("model")
     writer.add_name(name)
@@ -164,13 +186,28 @@ def _add(writer: Any, key: str, value: Any) -> None:
 
 
 def _add_tokens(
-    writer: Any, tokens: Tokens, template: Template, cut: str, *, text_only: bool
+    writer: Any,
+    tokens: Tokens | ScoredTokens,
+    template: Template,
+    cut: Nearest | Spacing,
+    *,
+    text_only: bool,
 ) -> None:
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut)
+    lead = ""
     writer.add_token_list(list(tokens.texts))
     writer.add_token_types(list(tokens.types))
-    writer.add_token_merges(list(tokens.merges))
+    if isinstance(tokens, Tokens) and isinstance(cut, Nearest):
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(cut.name)
+        writer.add_token_merges(list(tokens.merges))
+    elif isinstance(tokens, ScoredTokens) and isinstance(cut, Spacing):
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_scores(list(tokens.scores))
+        writer.add_add_space_prefix(cut.prefix)
+        if tokens.unknown is not None:
+            writer.add_unk_token_id(tokens.unknown)
+        lead = f"{{{{ '{cut.lead}' }}}}" if cut.lead else ""
     writer.add_bos_token_id(template.bos_id)
     writer.add_pad_token_id(template.pad_id)
     stops = stop_words(template)
@@ -181,4 +218,4 @@ def _add_tokens(
     writer.add_add_bos_token(begins(template, text_only=text_only))
     writer.add_add_eos_token(False)
     if template.chats:
-        writer.add_chat_template(template.jinja())
+        writer.add_chat_template(lead + template.jinja())

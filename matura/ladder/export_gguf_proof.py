@@ -6,19 +6,15 @@ built of them is asked what the source is asked.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from tokenizers import Regex
-from tokenizers import Tokenizer as Backend
+from typing import TYPE_CHECKING, Any, get_args
 
 from matura.core.errors import StoreError
-from matura.core.types import Message
 from matura.ladder.asked import Asked
-from matura.ladder.export_gguf import FILE, begins, package, stop_words
-from matura.ladder.export_text import Rendered, cautions, plain_check, template_check
+from matura.ladder.export_gguf import FILE, package, read_vocabulary
+from matura.ladder.export_gguf_text import differing, made_up, scored_checks, text_checks
+from matura.ladder.export_text import cautions
 from matura.ladder.export_weights import compared, rounding, spoken
 from matura.ladder.gguf_names import (
     ARCHITECTURES,
@@ -29,7 +25,9 @@ from matura.ladder.gguf_names import (
     slowing,
     turned_heads,
 )
-from matura.ladder.gguf_tokens import CONTROL, CUTS, Nearest, engine, own_cut, read_tokens
+from matura.ladder.gguf_reading import Reading, Tags
+from matura.ladder.gguf_scores import ScoredTokens, Spacing
+from matura.ladder.gguf_tokens import Nearest
 from matura.ladder.llama_cpp import by_llama_cpp
 from matura.ladder.proof import Check, Dtype, first
 from matura.text.template import Template
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from matura.models.decoder import Decoder
     from matura.models.shape import DecoderConfig
 
-TOKENIZER = "tokenizer.ggml."
-
 
 def prove_gguf(
     source: Path,
@@ -51,7 +47,7 @@ def prove_gguf(
     *,
     text_only: bool,
     dtype: Dtype,
-    cut: Nearest,
+    cut: Nearest | Spacing,
 ) -> tuple[list[Check], list[str]]:
     """The checks of `folder/model.gguf`, and what could not be checked."""
     from matura.models.config import read_config
@@ -60,19 +56,32 @@ def prove_gguf(
     said = {name: field.contents() for name, field in reader.fields.items()}
     config = read_config(source)
     heading = _header_check(said, config, source)
-    checks = [heading, *_text_checks(said, source, config, template, asked, text_only, cut)]
-    if heading.wrong:
+    tokens = read_vocabulary(source, config.vocab_size)
+    if isinstance(tokens, ScoredTokens):
+        assert isinstance(cut, Spacing)
+        texts, told = scored_checks(said, source, tokens, template, asked, text_only, cut)
+    else:
+        assert isinstance(cut, Nearest)
+        texts, told = text_checks(said, tokens, template, asked, text_only, cut), []
+    checks = [heading, *texts]
+    if any(check.wrong for check in checks):
         return checks, []
     model, weights = _rebuilt(reader, source, config, said["general.architecture"], dtype)
     checks.append(weights)
     if weights.wrong:
         return checks, []
-    unchecked = cautions(template, checks)
+    unchecked = [*told, *cautions(template, checks)]
     before = spoken(source, template, asked)
     after = spoken(model, template, asked)
     checks.append(compared(before, after, dtype))
     del model
-    theirs = by_llama_cpp(folder / FILE, template, asked, after, dtype)
+    read: dict[tuple[str, Tags], list[int]] = {}
+    spelled: tuple[str, ...] = ()
+    if isinstance(tokens, ScoredTokens):
+        reading, spelled = Reading(said), tokens.spelled
+        for text in made_up(tokens, tuple(template.tokenizer.control)):
+            read |= {(text, tags): reading.encode(text, tags=tags) for tags in get_args(Tags)}
+    theirs = by_llama_cpp(folder / FILE, template, asked, after, dtype, read, spelled)
     if theirs is None:
         missing = "loading it with llama.cpp: llama-cpp-python is not installed"
         return checks, [missing, *unchecked]
@@ -86,122 +95,16 @@ def _opened(path: Path) -> Any:
         raise StoreError(f"{path}: cannot be read back: {problem}") from problem
 
 
-def _differing(said: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
-    """What the file says otherwise; numbers are held in fp32."""
-    wrong = []
-    for key, value in want.items():
-        got = said.get(key)
-        close = isinstance(value, float) and isinstance(got, float | int)
-        if not (close and abs(got - value) <= 1e-6 * abs(value)) and got != value:
-            wrong.append(f"{key} is {got!r}, not {value!r}")
-    return wrong
-
-
 def _header_check(said: Mapping[str, Any], config: DecoderConfig, source: Path) -> Check:
     from matura.models.config import family
 
     architecture = ARCHITECTURES[family(config)]
     want = {f"{architecture}.{key}": v for key, v in header(config, architecture).items()}
     want["general.architecture"] = architecture
-    wrong = _differing(said, want)
+    wrong = differing(said, want)
     return Check(
         "header", "the file's shape against config.json", {"fields": len(want)}, first(wrong)
     )
-
-
-def _text_checks(
-    said: Mapping[str, Any],
-    source: Path,
-    config: DecoderConfig,
-    template: Template,
-    asked: Asked,
-    text_only: bool,
-    cut: Nearest,
-) -> list[Check]:
-    tokens = read_tokens(source, config.vocab_size)
-    names = {"tokens": tokens.texts, "token_type": tokens.types, "merges": tokens.merges}
-    wrong: list[str] = []
-    for name, want in names.items():
-        got: Sequence[Any] = said.get(TOKENIZER + name) or ()
-        if len(got) != len(want):
-            wrong.append(f"{len(got)} {name}, not {len(want)}")
-        wrong += [
-            f"{name}[{n}] is {a!r}, not {b!r}"
-            for n, (a, b) in enumerate(zip(got, want, strict=False))
-            if a != b
-        ]
-    ids = {f"{kind}_token_id": id for kind, id in stop_words(template).items()}
-    ids |= {"bos_token_id": template.bos_id, "padding_token_id": template.pad_id}
-    flags = {"model": "gpt2", "pre": cut.name, "add_eos_token": False}
-    flags["add_bos_token"] = begins(template, text_only=text_only)
-    told = {TOKENIZER + key: value for key, value in (ids | flags).items()}
-    wrong += _differing(said, told)
-    numbers = {"tokens": len(tokens.texts), "merges": len(tokens.merges), **ids, **flags}
-    unnamed = sorted(template.stop_ids - {*ids.values()})
-    if unnamed:
-        numbers["stop_ids_without_a_field"] = unnamed
-    vocabulary = Check(
-        "tokens",
-        "tokens, types, merges and special ids against tokenizer.json",
-        numbers,
-        first(wrong),
-    )
-    if wrong:
-        return [vocabulary]
-    ours = engine(
-        said[TOKENIZER + "tokens"],
-        said[TOKENIZER + "token_type"],
-        said[TOKENIZER + "merges"],
-        own_cut(tokens.whole),
-    )
-    ours.normalizer = _normalizer(tokens.whole)
-    tags = {f"{kind}_token": tokens.texts[ids[f"{kind}_token_id"]] for kind in ("bos", "eos")}
-    rendered = Rendered(said.get("tokenizer.chat_template", ""), tags)
-
-    def ids_of(messages: Sequence[Message], prompt: bool) -> Sequence[int]:
-        text = rendered.text(messages, prompt=prompt)
-        found: list[int] = ours.encode(text, add_special_tokens=False).ids
-        return found
-
-    if not template.chats:
-        plain = plain_check(ours, template, asked.texts)
-        return [vocabulary, plain, _cut_check(said, tokens.texts, cut)]
-    spelled = template_check(
-        "chat template",
-        "the file's Jinja template, tokens and merges, read back, against our Template",
-        template,
-        asked.conversations,
-        ids_of,
-    )
-    return [vocabulary, spelled, _cut_check(said, tokens.texts, cut)]
-
-
-def _normalizer(whole: Mapping[str, Any]) -> Any:
-    """The source's own, which takes out what hides tags that content spells."""
-    bare = {"type": "BPE", "vocab": {}, "merges": []}
-    told = {"version": "1.0", "model": bare, "normalizer": whole.get("normalizer")}
-    return Backend.from_str(json.dumps(told)).normalizer
-
-
-def _cut_check(said: Mapping[str, Any], texts: Sequence[str], cut: Nearest) -> Check:
-    """How often llama.cpp will give text other ids, by its own pattern applied here: no fault of
-    the file, so it only counts. That the patterns keep control tags whole has to hold."""
-    theirs = engine(
-        texts,
-        said[TOKENIZER + "token_type"],
-        said[TOKENIZER + "merges"],
-        [Regex(CUTS[said[TOKENIZER + "pre"]])],
-    )
-    tags = [n for n, kind in enumerate(said[TOKENIZER + "token_type"]) if kind == CONTROL]
-    wrong = [texts[n] for n in tags if theirs.encode(f"a{texts[n]}b").ids.count(n) != 1]
-    numbers = {
-        "pre": cut.name,
-        "texts": cut.tried,
-        "other_ids": len(cut.other),
-        "such_as": list(cut.other[:3]),
-    }
-    told = "text cut by the nearest pattern that llama.cpp has, against our tokenizer"
-    return Check("cutting", told, numbers, first(f"{tag} is not kept whole" for tag in wrong))
 
 
 def _rebuilt(

@@ -19,7 +19,7 @@ from tokenizers import Regex, pre_tokenizers
 from matura.core.disk import parse_json, telling
 from matura.core.errors import DataError
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types, by llama.cpp's numbers."""
 _SHORT = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -51,27 +51,56 @@ class Tokens:
     """The file."""
 
 
+def read_whole(folder: Path) -> dict[str, Any]:
+    """The `tokenizer.json` of a Hugging Face folder.
+
+    Raises:
+        StoreError: it cannot be read.
+        DataError: it is no JSON.
+    """
+    path = folder / "tokenizer.json"
+    with telling(path, "read"):
+        raw = path.read_bytes()
+    found: dict[str, Any] = parse_json(raw, path)
+    return found
+
+
+def is_byte_level(whole: Mapping[str, Any]) -> bool:
+    """Whether it is a BPE whose letters are bytes, as GPT-2's was first."""
+    before = json.dumps(whole.get("pre_tokenizer"))
+    return whole["model"].get("type") == "BPE" and "ByteLevel" in before
+
+
+def read_rows(whole: Mapping[str, Any], size: int, folder: Path) -> list[tuple[str, int]]:
+    """Each token's text and type in the order of the ids, with unused ones up to `size`.
+
+    Raises:
+        DataError: there are more ids than `size`.
+    """
+    vocab = whole["model"]["vocab"]
+    found = {number: (text, NORMAL) for text, number in vocab.items()}
+    for token in whole.get("added_tokens", ()):
+        kind = CONTROL if token["special"] else USER_DEFINED
+        found[token["id"]] = (token["content"], kind)
+    if found and max(found) >= size:
+        raise DataError(
+            f"{folder / 'tokenizer.json'}: has ids up to {max(found)}, the model only {size} rows"
+        )
+    return [found.get(number, (f"[PAD{number}]", UNUSED)) for number in range(size)]
+
+
 def read_tokens(folder: Path, size: int) -> Tokens:
     """The tokenizer of a Hugging Face folder, with unused tokens up to `size`, the model's rows.
 
     Raises:
         DataError: it is no byte-level BPE, or has more ids than the model has rows.
     """
-    path = folder / "tokenizer.json"
-    with telling(path, "read"):
-        raw = path.read_bytes()
-    whole = parse_json(raw, path)
-    model = whole["model"]
-    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(whole.get("pre_tokenizer")):
-        raise DataError(f"{path}: only byte-level BPE can be written as GGUF")
-    found = {number: (text, NORMAL) for text, number in model["vocab"].items()}
-    for token in whole.get("added_tokens", ()):
-        kind = CONTROL if token["special"] else USER_DEFINED
-        found[token["id"]] = (token["content"], kind)
-    if found and max(found) >= size:
-        raise DataError(f"{path}: has ids up to {max(found)}, the model only {size} rows")
-    rows = [found.get(number, (f"[PAD{number}]", UNUSED)) for number in range(size)]
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    whole = read_whole(folder)
+    if not is_byte_level(whole):
+        raise DataError(f"{folder / 'tokenizer.json'}: is no byte-level BPE")
+    rows = read_rows(whole, size, folder)
+    merges = whole["model"]["merges"]
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
     return Tokens(
         tuple(text for text, _ in rows), tuple(kind for _, kind in rows), tuple(pairs), whole
     )

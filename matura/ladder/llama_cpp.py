@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matura.ladder.asked import Asked
 from matura.ladder.export_weights import Spoken
+from matura.ladder.gguf_reading import Tags
 from matura.ladder.proof import SAME_LOGITS, Check, Dtype, first
 from matura.text.template import Template
 
@@ -20,10 +22,17 @@ CLOSE: dict[Dtype, float] = {"f32": 1e-5, "f16": 1e-2, "bf16": 5e-2}
 
 
 def by_llama_cpp(
-    path: Path, template: Template, asked: Asked, ours: Spoken, dtype: Dtype
+    path: Path,
+    template: Template,
+    asked: Asked,
+    ours: Spoken,
+    dtype: Dtype,
+    read: Mapping[tuple[str, Tags], Sequence[int]],
+    spelled: Sequence[str],
 ) -> list[Check] | None:
     """Whether llama.cpp, given the same ids, says what our decoder says with the same weights, and
-    whether it gives the tags their ids; None if it is not installed."""
+    whether it gives the tags their ids, and text those in `read`; None if it is not installed.
+    `spelled`: tags that it is known to make of text."""
     try:
         import llama_cpp
     except ImportError:
@@ -44,7 +53,7 @@ def by_llama_cpp(
         said = "llama.cpp loads the file"
         return [Check("loading by llama.cpp", said, {}, (str(problem),))]
     try:
-        return [_answers(model, asked, ours, dtype), _words(model, template, asked)]
+        return [_answers(model, asked, ours, dtype), _words(model, template, asked, read, spelled)]
     finally:
         model.close()
 
@@ -85,22 +94,36 @@ def _logits(model: Any, ids: list[int]) -> np.ndarray:
     return found
 
 
-def _words(model: Any, template: Template, asked: Asked) -> Check:
+def _words(
+    model: Any,
+    template: Template,
+    asked: Asked,
+    read: Mapping[tuple[str, Tags], Sequence[int]],
+    spelled: Sequence[str],
+) -> Check:
     """Tags are their ids where a template writes them, and text where a user does; how often other
     text has our ids is only counted."""
-    wrong = []
+    wrong = [
+        f"{text[:30]!r}: other ids than by our reading of the file"
+        for (text, tags), want in read.items()
+        if model.tokenize(text.encode(), add_bos=False, special=tags == "read") != want
+    ]
     for tag, id in template.tokenizer.control.items():
         if model.tokenize(tag.encode(), add_bos=False, special=True) != [id]:
             wrong.append(f"{tag} is not {id}")
-        if id in model.tokenize(tag.encode(), add_bos=False, special=False):
+        as_text = model.tokenize(tag.encode(), add_bos=False, special=False)
+        if id in as_text and tag not in spelled:
             wrong.append(f"{tag} as text is a tag")
     texts = {m.content for c in asked.conversations for m in c.messages if m.content}
+    texts = texts.union(text for text in asked.texts if text)
     other = [
         text
         for text in sorted(texts)
         if model.tokenize(text.encode(), add_bos=False, special=False)
         != template.tokenizer.encode(text)
     ]
-    numbers = {"texts": len(texts), "other_ids": len(other), "such_as": other[:3]}
+    numbers: dict[str, Any] = {"texts": len(texts), "other_ids": len(other), "such_as": other[:3]}
+    if read:
+        numbers["by_our_reading"] = len(read)
     said = "ids of tags and of text by llama.cpp against our tokenizer"
     return Check("ids by llama.cpp", said, numbers, first(wrong))
