@@ -201,6 +201,7 @@ def test_as_long_as_the_stage_it_is_the_stage(made: Made, tmp_path: Path) -> Non
     assert found.made == run.as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["lora={rank: 2}", "optimizer_state=parent"])
 def test_a_branch_learns_as_its_stage_would(how: str, made: Made) -> None:
     recipe = loads(spell(made.recipe), [f"stages.chat.train.{how}"])
