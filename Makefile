@@ -34,9 +34,10 @@ quickstart: install
 	$(BIN)/matura run $(RECIPE) $(if $(UNTIL),--until $(UNTIL))
 	@echo "talk to it: $(BIN)/matura chat runs/quickstart"
 
-# two workers of one thread each: torch's own threads would only wait for each other
+# two workers of one thread each: torch's own threads would only wait for each other. Bytecode is kept
+# even where that is switched off, or each worker and each process they start compiles everything anew
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
