@@ -157,6 +157,7 @@ def _recipe(asked: Asked) -> tuple[Recipe, Horizon]:
                 "share": 1.0,
                 "name": "data",
                 "max_repeats": horizon.max_repeats,
+                "lose_at_most": 1.0,  # MyPT leaves out what is too long, however much it is
             }
         ],
         "train": horizon.train,
@@ -206,8 +207,11 @@ def _made(asked: Asked, recipe: Recipe, final: Path) -> Folder:
         DriftError: a model of that name was made from something else.
     """
     stage = recipe.stages[0]
+    told = plain(stage)
+    for part in told["mixture"]:
+        del part["lose_at_most"]  # changes nothing of what is made; older folders do not have it
     wanted = {
-        "stage": plain(stage),
+        "stage": told,
         "seed": recipe.seed,
         "model": plain(recipe.model),
         "start": sha256_of(asked.base.found.path / "model.safetensors"),

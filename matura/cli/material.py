@@ -20,18 +20,34 @@ def check(
     format: Annotated[
         str | None, typer.Option(help="Of JSONL: messages, sharegpt, … (told by its first row).")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Whose tokens chats are counted in, to see which are long.")
+    ] = None,
+    dialect: Annotated[str | None, typer.Option(help="Chat format to count them in.")] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a row; the model's own if absent.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Go through files to the end: what is in them, and everything wrong with them."""
     from matura.data.check import check as checked
     from matura.data.conversations import format_named
     from matura.ladder.drawn import drawn_check
+    from matura.ladder.models import find
     from matura.ladder.recipe import load
+    from matura.ladder.rendered import comparing
     from matura.ladder.spelling import whole
 
     stated = None if format is None else format_named(format)
+    found = find(model) if model else None
     reports = [
-        checked(path, format=stated, recipe=lambda path: whole(load(path))) for path in files
+        checked(
+            path,
+            format=stated,
+            recipe=lambda path: whole(load(path)),
+            lengths=comparing(found, dialect, sequence_length),
+        )
+        for path in files
     ]
     if json:
         out.emit([report.as_dict() for report in reports])

@@ -59,6 +59,8 @@ class Conversation:
     messages: tuple[Message, ...]
     id: str
     meta: Mapping[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    """`file:line` where it was read; its id may be its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,12 @@ from matura.data.cleaner import CleanedSource
 from matura.data.decontaminate import Findings, Index, decontaminated
 from matura.data.deduped import DedupedSource
 from matura.data.held import HeldOut
+from matura.data.lengths import spread
 from matura.data.source import Source
 from matura.data.sources.corpus import Corpus
 from matura.data.sources.prepared import Prepared
 from matura.data.split import Division, Item, content_key, division
+from matura.data.too_long import Fit, Fitting
 from matura.text.shards import Shard, ShardInfo, ShardWriter
 from matura.text.template import Template
 
@@ -71,6 +73,8 @@ class Built:
     read."""
     examined: dict[str, Any] = field(default_factory=dict)
     """What became of them last, where exams' items were looked for; what it `kept` was read."""
+    too_long: dict[str, Any] = field(default_factory=dict)
+    """What became of those longer than a row, where there were any."""
 
     @property
     def trained_share(self) -> float:
@@ -94,6 +98,7 @@ class Built:
             "cleaned": dict(self.cleaned),
             "deduped": dict(self.deduped),
             "examined": dict(self.examined),
+            "too_long": dict(self.too_long),
         }
 
 
@@ -106,16 +111,19 @@ def build(
     seed: int,
     stage: str,
     without: Index | None = None,
+    fit: Fit | None = None,
 ) -> Built:
     """Writes `<name>.train.shard`, `<name>.validation.shard` and, for text, `<name>.heldout.jsonl`.
-    What was found, not made up, is read without whatever holds an item of `without`.
+    What was found, not made up, is read without whatever holds an item of `without`; examples are
+    as long as they are where no `fit` says how long they may be.
 
     Raises:
-        DataError: the input is wrong, yields nothing, or is too little to be split.
+        DataError: the input is wrong, yields nothing, is too little to be split, or too much of it
+            is too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     gathering = Gathering(source, name, template.tokenizer, seed, stage, without)
-    built = _Work(gathering, template, folder).done()
+    built = _Work(gathering, template, folder, fit).done()
     if empty := [split for split in ("train", "validation") if not built.kept.get(split)]:
         built.train.unlink()
         built.validation.unlink()
@@ -201,8 +209,12 @@ class Gathering:
 class _Work:
     """One pass over a source, from its items to the files."""
 
-    def __init__(self, gathering: Gathering, template: Template, folder: Path) -> None:
+    def __init__(
+        self, gathering: Gathering, template: Template, folder: Path, fit: Fit | None
+    ) -> None:
         self._gathering, self._template = gathering, template
+        self._fitting = None if fit is None else Fitting(fit, template)
+        self._seen: set[str] = set()
         name = gathering.name
         self._built = Built(
             name=name,
@@ -242,6 +254,9 @@ class _Work:
             if not built.read:
                 kind = self._gathering.source.kind
                 raise DataError(f"{built.name}: the source {kind!r} yielded nothing")
+            if self._fitting is not None:
+                self._fitting.refuse(f"{self._gathering.stage}: {built.name}")
+                built.too_long = self._fitting.tally.as_dict()
             built.shards = {split: writer.close() for split, writer in writers.items()}
         if held.lines and built.held_out is not None:
             held.write(built.held_out)
@@ -261,8 +276,7 @@ class _Work:
         if isinstance(source, CleanedSource):
             built.cleaned = source.counts.as_dict()
         built.kept, built.dropped = dict(self._kept), dict(self._dropped)
-        built.lengths = _quantiles(self._lengths)
-        built.trained_lengths = _quantiles(self._trained)
+        built.lengths, built.trained_lengths = spread(self._lengths), spread(self._trained)
         assert built.read == sum(built.kept.values()) + sum(built.dropped.values())
         return built
 
@@ -317,7 +331,6 @@ class _Work:
 
     def _new(self) -> Iterator[tuple[Split, Item]]:
         """Each item that is not empty and was not there before, with its split."""
-        seen: set[str] = set()
         splits: tuple[Split, ...] = ("train", "validation")
         if getattr(self._gathering.source, "holds_out", False):
             splits += ("exam",)
@@ -328,25 +341,42 @@ class _Work:
             key = content_key(thing)
             if isinstance(thing, Document) and thing.ids is None and not thing.text.strip():
                 self._dropped["empty"] += 1
-            elif key in seen:
+            elif key in self._seen:
                 self._dropped["duplicate"] += 1
             else:
-                seen.add(key)
+                self._seen.add(key)
                 yield split, thing
 
     def _write(self, writer: ShardWriter, split: Split, things: list[Item]) -> None:
-        for example in rendered(self._template, things):
-            trained = len(example.weights) - example.weights.count(0)
-            if not any(example.weights[1:]):  # nothing predicts the first token of a row
+        for thing, whole in zip(things, rendered(self._template, things), strict=True):
+            if not any(whole.weights[1:]):  # nothing predicts the first token of a row
                 self._dropped["nothing to learn"] += 1
                 continue
+            pieces = [(thing, whole)]
+            if self._fitting is not None:
+                pieces = self._fitting.pieces(thing, whole)
+            # what two long chats have in common is one piece, and in one split
+            fresh = [example for piece, example in pieces if piece is thing or self._is_new(piece)]
+            if not fresh:
+                self._dropped["duplicate" if pieces else "too long"] += 1
+                continue
             self._kept[split] += 1
-            writer.add(example.ids, example.weights)
-            if split == "train":
-                self._lengths.append(len(example.ids))
-                self._trained.append(trained)
-                if not self._built.first:
-                    self._built.first = self._template.spell(example.ids[:FIRST_TOKENS])
+            for example in fresh:
+                self._add(writer, split, example)
+
+    def _is_new(self, piece: Item) -> bool:
+        key = content_key(piece)
+        known = key in self._seen
+        self._seen.add(key)
+        return not known
+
+    def _add(self, writer: ShardWriter, split: Split, example: Example) -> None:
+        writer.add(example.ids, example.weights)
+        if split == "train":
+            self._lengths.append(len(example.ids))
+            self._trained.append(len(example.weights) - example.weights.count(0))
+            if not self._built.first:
+                self._built.first = self._template.spell(example.ids[:FIRST_TOKENS])
 
 
 def rendered(template: Template, things: Sequence[Item]) -> Iterator[Example]:
@@ -361,18 +391,3 @@ def rendered(template: Template, things: Sequence[Item]) -> Iterator[Example]:
             yield template.document(replace(thing, ids=tuple(next(encoded))))
         else:
             yield template.document(thing)
-
-
-def _quantiles(lengths: list[int]) -> dict[str, int]:
-    if not lengths:
-        return {}
-    marks = {
-        "least": 0.0,
-        "quarter": 0.25,
-        "half": 0.5,
-        "three_quarters": 0.75,
-        "99%": 0.99,
-        "most": 1.0,
-    }
-    found = np.quantile(np.array(lengths), list(marks.values()), method="nearest")
-    return {name: int(value) for name, value in zip(marks, found, strict=True)}

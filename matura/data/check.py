@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from matura.data.marked import is_marked, read_marked
 from matura.data.sources.folder import text_of
 from matura.data.sources.parquet import Parquet, judged
 from matura.data.split import content_key
+from matura.data.too_long import Comparing
 from matura.text.shards import Shard
 
 Kind = Literal["jsonl", "recipe", "shard", "text", "parquet", "marked"]
@@ -52,6 +53,8 @@ class Report:
     """In how many rows each key stands."""
     first: str = ""
     """The beginning of the first item, as it was understood."""
+    too_long: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each policy would make of chats longer than a row, where that was asked."""
     errors: list[str] = field(default_factory=list)
     errors_left_out: int = 0
 
@@ -78,6 +81,7 @@ class Report:
             "counts": dict(sorted(self.counts.items())),
             "fields": dict(self.fields.most_common()),
             "first": self.first,
+            **({"too_long": self.too_long} if self.too_long else {}),
             "errors": self.errors,
             "errors_left_out": self.errors_left_out,
         }
@@ -102,10 +106,12 @@ def check(
     kind: Kind | None = None,
     format: Format | None = None,
     recipe: RecipeCheck | None = None,
+    lengths: Comparing | None = None,
 ) -> Report:
     """The report on one file. Wrong input never raises; it stands in the report's errors.
 
-    `format` is that of a file of JSON lines, told by its first row if absent.
+    `format` is that of a file of JSON lines, told by its first row if absent; `lengths` is told of
+    its chats.
     """
     report = Report(path=str(path), kind=kind or kind_of(path))
     try:
@@ -115,7 +121,7 @@ def check(
         if kind is None and report.kind == "text" and is_marked(path):
             report.kind = "marked"
         if report.kind == "jsonl":
-            _check_rows(path, report, Reader(format))
+            _check_rows(path, report, Reader(format), lengths)
         elif report.kind == "shard":
             _check_shard(path, report)
         elif report.kind == "parquet":
@@ -133,7 +139,9 @@ def check(
     return report
 
 
-def _check_rows(path: Path, report: Report, reader: Reader) -> None:
+def _check_rows(
+    path: Path, report: Report, reader: Reader, lengths: Comparing | None = None
+) -> None:
     seen: set[str] = set()
     for number, raw in rows(path, LINE_LIMIT_BYTES):
         if not raw.strip():
@@ -144,7 +152,9 @@ def _check_rows(path: Path, report: Report, reader: Reader) -> None:
             row = reader.row(raw)
             report.fields.update(tuple(row) if isinstance(row, dict) else ())
             thing = reader.item(row, f"{path.name}:{number}")
-        except BadLine as problem:
+            if lengths is not None and isinstance(thing, Conversation):
+                lengths.add(replace(thing, place=f"{path}:{number}"))
+        except (BadLine, DataError) as problem:
             report.add(f"{path}:{number}: {problem}")
             continue
         finally:
@@ -155,6 +165,8 @@ def _check_rows(path: Path, report: Report, reader: Reader) -> None:
         seen.add(key)
     if not report.rows:
         raise DataError(f"{path}: no rows; expected JSON objects, one a line or in one array")
+    if lengths is not None:
+        report.too_long = lengths.tallies()
 
 
 def _check_parquet(path: Path, report: Report) -> None:

@@ -24,6 +24,7 @@ from matura.data.cleaner import Cleaner, Counts, Outcome, outcome
 from matura.data.composition import KINDS, kind_of_text
 from matura.data.dedup import Duplicates, Fingerprints, Found, duplicates_of, fingerprints
 from matura.data.language import language
+from matura.data.lengths import spread
 from matura.data.oddities import odd_characters
 from matura.data.repeats import Repeats, overlap_chars
 from matura.text.tokenizer import Tokenizer
@@ -44,7 +45,6 @@ BATCH = 256
 BATCH_CHARS = 2**21
 BINS = tuple(2**power for power in range(5, 25))
 """Upper ends of the bars of lengths, in characters; the last one has no end."""
-MARKS = {"least": 0.0, "quarter": 0.25, "half": 0.5, "three_quarters": 0.75, "99%": 0.99, "most": 1}
 SIMILARITY = Duplicates()
 
 
@@ -259,8 +259,7 @@ class _Looking:
             card.tokens = round(card.bytes / BYTES_A_TOKEN)
         if card.documents:
             self._duplicates()
-            sizes = np.quantile(np.array(self._sizes), list(MARKS.values()), method="nearest")
-            card.lengths = {n: int(size) for n, size in zip(MARKS, sizes, strict=True)}
+            card.lengths = spread(self._sizes)
         card.repeats = self._repeats.shares()
         card.most_repetitive = [(a, id) for a, _, id in sorted(self._repetitive, reverse=True) if a]
         card.longest_lines = [

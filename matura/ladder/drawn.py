@@ -16,6 +16,7 @@ from matura.core.ledger import spell_count, spell_seconds, spell_value
 from matura.core.types import Example, Score
 from matura.data.check import Report
 from matura.data.cleaner import Counts
+from matura.data.too_long import compared
 from matura.ladder.fetch import Fetched
 from matura.ladder.preview import Preview, as_row
 from matura.ladder.show import BatchSeen, Shown
@@ -308,6 +309,7 @@ def drawn_check(report: Report) -> Group:
         lines.append(Text(f"  {counts}"))
     if fields:
         lines.append(Text(f"  fields: {fields}"))
+    lines += [Text(f"  {line}") for line in compared(report.too_long)]
     if report.first:
         lines.append(Text("  first: " + report.first.replace("\n", "\n         "), style="dim"))
     return Group(*lines)

@@ -22,7 +22,7 @@ from matura.ladder.papers import Paper, papers
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
-from matura.ladder.warnings import few_tokens, seen_too_often, too_large
+from matura.ladder.warnings import few_tokens, seen_too_often, too_large, too_long_ones
 from matura.stages import parent
 from matura.stages.dial import ROWS_FILLED, told
 from matura.stages.evaluating import VALIDATION_ROWS
@@ -218,6 +218,7 @@ def plan(
         price_per_hour=price_per_hour,
         warnings=(
             *seen_too_often(recipe, seen),
+            *too_long_ones(seen),
             *few_tokens(recipe, seen, config),
             *too_large(disk_bytes, speed, disk),
         ),

@@ -10,6 +10,7 @@ from matura.core.errors import DataError, RecipeError
 from matura.core.types import Conversation, Example
 from matura.data.conversations import Reader
 from matura.data.lines import BadLine, lines
+from matura.data.too_long import Comparing
 from matura.ladder.models import Found
 from matura.text.template import Template
 from matura.text.tokenizer import Tokenizer
@@ -51,6 +52,28 @@ def template_for(dialect: str | None, model: Found | None) -> Template:
     if dialect is None:
         raise RecipeError("--messages needs --dialect NAME or --model MODEL to be rendered with")
     return Template(Tokenizer.bytes_only(dialect))
+
+
+def comparing(model: Found | None, dialect: str | None, length: int | None) -> Comparing | None:
+    """What holds chats against rows of `length` tokens, the model's own if absent; None if nothing
+    was asked.
+
+    Raises:
+        RecipeError: a length without anything to count tokens with, or a dialect without a length.
+    """
+    if model is None and dialect is None:
+        if length is None:
+            return None
+        raise RecipeError("--sequence-length needs --model MODEL or --dialect NAME to count tokens")
+    if length is None and model is None:
+        raise RecipeError("--dialect counts bytes; say --sequence-length, or --model MODEL")
+    template = template_for(dialect, model)
+    if length is None:
+        from matura.models.config import read_config
+
+        assert model is not None
+        length = read_config(model.path).sequence_length
+    return Comparing(template, length + 1)
 
 
 def example_json(example: Example) -> str:

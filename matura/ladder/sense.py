@@ -60,6 +60,11 @@ def _tokenizer(spec: TokenizerSpec) -> Iterator[Complaint]:
         )
     if spec.mixture is not None:
         yield from _shares(spec.mixture, 0.0, ("tokenizer", "mixture"))
+        for i, part in enumerate(spec.mixture):
+            for name in ("too_long", "lose_at_most"):
+                if getattr(part, name) is not None:
+                    here = ("tokenizer", "mixture", i, name)
+                    yield here, "is for stages; a tokenizer reads chats whole"
 
 
 def _model(model: ModelSpec) -> Iterator[Complaint]:

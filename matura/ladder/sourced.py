@@ -11,6 +11,7 @@ from typing import Any
 
 from matura.core.errors import StoreError
 from matura.core.ledger import spell_count
+from matura.data import too_long
 from matura.data.source import MADE_UP
 from matura.stages.learning import BUILT
 
@@ -40,12 +41,14 @@ class SourceSeen:
     """What became of them after that, if duplicates were looked for."""
     examined: Mapping[str, Any] = field(default_factory=dict)
     """What became of them last, if exams' items were looked for."""
+    too_long: Mapping[str, Any] = field(default_factory=dict)
+    """What became of examples longer than a row, where there were any."""
     licence: str = ""
     """Under which its text may be used; empty in runs of older versions."""
 
     def lines(self) -> Iterator[str]:
         """What there is to tell, in two lines, and in one each if its licence is known, if it was
-        cleaned, if duplicates and if exams' items were looked for."""
+        cleaned, if duplicates and if exams' items were looked for, if anything was too long."""
         if self.licence not in ("", MADE_UP):
             yield f"licence: {self.licence}"
         if self.cleaned:
@@ -62,6 +65,8 @@ class SourceSeen:
         if self.left_out:
             told += f"; left out of rows: {_listed(self.left_out)}"
         yield told + (f"; {self.cut:,} cut to fit" if self.cut else "")
+        if self.too_long:
+            yield too_long.told(self.too_long)
         trained = f"{_range(self.trained_lengths)}, " if self.trained_lengths else ""
         told = f"tokens an example: {_range(self.lengths)}"
         yield f"{told}; trained of them: {trained}{self.trained_share:.0%} in all"
@@ -92,6 +97,7 @@ def source_seen(built: Mapping[str, Any], laid_out: Mapping[str, Any]) -> Source
         cleaned=dict(built.get("cleaned", {})),
         deduped=dict(built.get("deduped", {})),
         examined=dict(built.get("examined", {})),
+        too_long=dict(built.get("too_long", {})),
         licence=str(built.get("licence", "")),
     )
 

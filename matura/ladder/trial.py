@@ -26,9 +26,10 @@ from matura.data.held import held_out
 from matura.data.source import CHARS_PER_TOKEN, Source, about
 from matura.data.sources.prepared import Prepared
 from matura.data.split import EXAM_SHARE, VALIDATION_SHARE, content_key, split_of
+from matura.data.too_long import Fit
 from matura.ladder.absent import Absent, declared, given_tokenizer, stand_in, taken_tokenizer
 from matura.ladder.recipe import Recipe
-from matura.stages.horizon import weights_of
+from matura.stages.horizon import fit_of, weights_of
 from matura.stages.parts import Part
 from matura.text.folder import template_of
 from matura.text.shards import Shard
@@ -130,7 +131,8 @@ def try_out(recipe: Recipe, folder: Path, absent: Absent = "refuse") -> Trial:
         template = trial.template.weighing(weights_of(stage))
         for part in stage.mixture:
             place = folder / stage.name
-            tried = _tried(part, recipe, template, place, seen, absent)
+            fit = fit_of(part, stage.kind, recipe.model, faults="count")
+            tried = _tried(part, recipe, template, place, seen, absent, fit)
             trial.parts[stage.name, part.title] = tried
     return trial
 
@@ -211,6 +213,7 @@ def _tried(
     folder: Path,
     seen: dict[str, _Read],
     absent: Absent,
+    fit: Fit,
 ) -> Tried:
     codec = template.tokenizer
     chosen = _chosen(part, recipe.seed, folder.name, codec, seen, absent)
@@ -222,6 +225,7 @@ def _tried(
         folder=folder,
         seed=recipe.seed,
         stage=folder.name,
+        fit=fit,
     )
     took = time.monotonic() - began
     info = built.shards["train"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matura.core.errors import NotHereError
+from matura.data import too_long
 from matura.data.mixture import SHARE_SLACK
 from matura.ladder.calibrate import Speed
 from matura.ladder.hardware import machine_named
@@ -46,6 +47,19 @@ def seen_too_often(recipe: Recipe, seen: Mapping[str, StageSeen]) -> Iterator[st
         if isinstance(train, Train) and train.epochs is not None:
             for name, why in train.complaints(found.tokens):
                 yield f"{stage.name}: train.{name}: {why}: it will be refused"
+
+
+def too_long_ones(seen: Mapping[str, StageSeen]) -> Iterator[str]:
+    """What is longer than a row, what that costs of what is learnt, and whether it will be
+    refused."""
+    for stage in seen.values():
+        for part in stage.parts:
+            tally = {} if part.source is None else part.source.too_long
+            sample = "" if part.exact else ", of a sample"
+            if why := too_long.complaint(tally):
+                yield f"{stage.name}: {part.name}{sample}: it will be refused: {why}"
+            elif tally:
+                yield f"{stage.name}: {part.name}{sample}: {too_long.told(tally)}"
 
 
 def few_tokens(

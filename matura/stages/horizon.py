@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from matura.core.errors import RecipeError
 from matura.data.mixture import MAX_REPEATS, Part, cut
-from matura.stages.parts import Train
+from matura.data.too_long import Fit
+from matura.stages.parts import ModelSpec, Train
+from matura.stages.parts import Part as Listed
 from matura.stages.stage import Context, StageKind
 from matura.text.pack import Policy
 from matura.text.shards import Shard
@@ -26,8 +28,22 @@ def weights_of(stage: StageKind) -> Weights:
 
 
 def policy_of(kind: str) -> Policy:
-    """What becomes of examples longer than a row: text is split, a conversation is left out."""
+    """What becomes of examples longer than a row when rows are laid out. Conversations are made to
+    fit before; those of older runs, which were not, are left out in a chat stage."""
     return "split" if kind in ("pretrain", "given") else "drop"
+
+
+def fit_of(
+    part: Listed, kind: str, model: ModelSpec, *, faults: Literal["raise", "count"] = "raise"
+) -> Fit:
+    """How long the examples of a part may be in a stage of that kind, and what if they are not."""
+    return Fit(
+        row_length=model.sequence_length + 1,
+        too_long=part.too_long,
+        lose_at_most=part.lose_at_most,
+        documents="drop" if policy_of(kind) == "drop" else "split",
+        faults=faults,
+    )
 
 
 def laid_out(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matura.core.disk import replace_atomically
 from matura.core.errors import StoreError
 from matura.core.store import Checkpoints
+from matura.data import too_long
 from matura.data.build import build
 from matura.data.mixture import Feed
 from matura.data.source import about
@@ -18,6 +19,7 @@ from matura.stages.beginning import begin, inherited
 from matura.stages.evaluating import Evaluating, prompts_for_record
 from matura.stages.horizon import (
     exposures,
+    fit_of,
     flops_so_far,
     laid_out,
     often,
@@ -307,7 +309,10 @@ def make_data(
                 seed=context.seed,
                 stage=stage.name,
                 without=items,
+                fit=fit_of(part, stage.kind, context.model),
             )
+            if line := too_long.told(made.too_long):
+                context.ledger.say(f"{stage.name}: {part.title}: {line}")
             for line in leaks(made.examined):
                 context.ledger.say(f"{stage.name}: {part.title}: {line}")
             counts[part.title] = {**made.as_dict(), **about(part.source), "share": part.share}

@@ -29,6 +29,7 @@ from matura.data.cleaner import CleanedSource, Cleaner
 from matura.data.dedup import Duplicates
 from matura.data.deduped import DedupedSource
 from matura.data.source import Source
+from matura.data.too_long import TooLong
 from matura.exams import exam
 from matura.lessons import lesson
 from matura.lessons.lesson import Lesson
@@ -117,6 +118,15 @@ class Part(Frozen):
     """How reports call it; the source's kind if absent."""
     max_repeats: float = Field(default=5.0, gt=0)
     """How often an item may be seen before the share counts as out of reach."""
+    too_long: TooLong | None = Field(default=None, exclude_if=lambda policy: policy is None)
+    """What becomes of chats longer than a row. `drop`, also if absent: left out; `keep_start`: cut
+    after the last exchange that fits, `keep_end`: before the first that does, `split`: into several
+    chats; `refuse`: an error (docs/chats.md)."""
+    lose_at_most: float | None = Field(
+        default=None, ge=0, le=1, exclude_if=lambda share: share is None
+    )
+    """Share of its trained tokens that may be lost for being too long before training is refused;
+    if absent 0.1, or any where chats are cut."""
 
     @model_validator(mode="after")
     def _cleanable(self) -> Part:
@@ -125,6 +135,12 @@ class Part(Frozen):
             raise ValueError(
                 f"'{asked}' is for text that was found; {self.source.kind!r} makes it up"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _loses(self) -> Part:
+        if self.too_long == "refuse" and self.lose_at_most is not None:
+            raise ValueError("'lose_at_most' says nothing under too_long: refuse: no chat is lost")
         return self
 
     @property

@@ -127,6 +127,19 @@ def test_json_and_yaml_are_one(tmp_path: Path) -> None:
             15,
             "stages[1].mixture: the shares sum to 0.99 with the replay, not to 1",
         ),
+        (
+            "share: 0.6}",
+            "share: 0.6, too_lon: drop}",
+            16,
+            "stages[1].mixture[0].too_lon: unknown key (did you mean 'too_long'?)",
+        ),
+        ("share: 0.6}", "share: 0.6, too_long: cut}", 16, "stages[1].mixture[0].too_long: "),
+        (
+            "dialect: matura}",
+            "dialect: matura, mixture: [{source: {kind: echo}, share: 1, too_long: split}]}",
+            3,
+            "tokenizer.mixture[0].too_long: is for stages",
+        ),
         (", name: gibberish", "", 17, "stages[1].mixture[1]: a second 'echo'; give each its own"),
         (
             "{stage: base,",

@@ -14,6 +14,7 @@ from matura.core.errors import StoreError
 from matura.ladder.drawn import drawn
 from matura.ladder.show import show_recipe, show_run
 from matura.ladder.sourced import counted, source_seen
+from matura.ladder.warnings import too_long_ones
 
 
 def chat_recipe(folder: Path) -> Path:
@@ -41,19 +42,25 @@ def test_a_recipe_tells_what_becomes_of_its_sources(tmp_path: Path) -> None:
     own, replayed = chat.parts
     assert own.source is not None
     assert own.source.read == 128
-    assert own.source.dropped["duplicate"] == 7
-    assert sum(own.source.kept.values()) == 121
-    assert own.source.left_out == {"too long": 1}
-    assert own.source.lengths["most"] > own.source.trained_lengths["most"] > 200
+    assert own.source.dropped == {"duplicate": 7, "too long": 1}
+    assert sum(own.source.kept.values()) == 120
+    assert own.source.left_out == {}
+    assert own.source.too_long["longest"] > 200 > own.source.lengths["most"]
+    assert own.source.lengths["most"] > own.source.trained_lengths["most"] > 0
     assert own.source.trained_share == pytest.approx(own.trained_share)
     assert base.parts[0].source is not None
     assert base.parts[0].source.trained_share > 0.9
     assert replayed.source is None
     assert json.loads(json.dumps(shown.as_dict()))["stages"][1]["parts"][0]["source"]["read"] == 128
-    licence, read, lengths = own.source.lines()
+    licence, read, long, lengths = own.source.lines()
     assert licence == "licence: own"
     assert read.startswith("128 read: ")
-    assert "7 duplicate" in read
+    assert "7 duplicate, 1 too long" in read
+    assert long.startswith("1 of 121 are longer than a row of 65 tokens (the longest has 1,0")
+    assert f"{tmp_path}/chats.jsonl:128); 0 cut, 1 dropped; lost 1,0" in long
+    (mind,) = too_long_ones({stage.name: stage for stage in shown.stages})
+    assert mind.startswith("chat: jsonl: it will be refused: ")
+    assert "lose_at_most is 0.1" in mind
     assert lengths.startswith("tokens an example: ")
     assert lengths.endswith("% in all")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -124,9 +125,12 @@ class Jsonl(Source):
             last = number
             place = f"{number}.{more + 1}" if more else f"{number}"
             try:
-                yield reader.item(reader.row(raw), f"{name}:{place}")
+                thing = reader.item(reader.row(raw), f"{name}:{place}")
             except BadLine as problem:
                 raise DataError(f"{path}:{number}: {problem}") from None
+            if isinstance(thing, Conversation):
+                thing = replace(thing, place=f"{path}:{place}")
+            yield thing
 
 
 def _refuse(problem: OSError) -> None:
