@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matura.core.errors import StoreError
+from matura.core.errors import NotHereError, StoreError
 from matura.core.rng import stream_seed
-from matura.core.store import Checkpoints, Folder, recorded
+from matura.core.store import Folder
 from matura.stages.lora import put_on
+from matura.stages.origin import record_of, state_of
 from matura.stages.parts import Train
 from matura.stages.redlines import check_tokenizer
 from matura.stages.stage import Context
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from matura.learn.inherited import Inherited
     from matura.models.decoder import Decoder
 
-STATE, TAGS = "state", "tags_weighted"
+TAGS = "tags_weighted"
+_OF_IDS = ("model.embed_tokens", "lm_head")
 
 
 def begin(
@@ -57,14 +59,13 @@ def inherited(
     if train.optimizer_state == "fresh" or context.start is None:
         return None, {}
     parent = parents[context.start]
-    step = recorded(parent).get("numbers", {}).get("best_step")
-    path = Checkpoints(parent / STATE).at(step if isinstance(step, int) else 0)
-    if not path.is_dir():
-        raise StoreError(
-            f"{stage}: train.optimizer_state: parent: {parent.name} has no state of its best step "
-            f"({path} is not there); `--rebuild {context.start}` makes it again, {WAY_OUT}"
-        )
-    anew = [row["id"] for row in notes.get(TAGS, ())]
+    again = f"`--rebuild {context.start}` makes it again, {WAY_OUT}"
+    try:
+        path, step = state_of(parent, again)
+    except NotHereError as problem:
+        raise StoreError(f"{stage}: train.optimizer_state: parent: {problem}") from None
+    taught = record_of(parent).get("numbers", {}).get("tags", {}).get("weighted", ())
+    anew = sorted({row["id"] for row in (*notes.get(TAGS, ()), *taught)})
     found = Inherited(Folder.open(path), {f"{name}.weight": anew for name in _OF_IDS})
     told = {"of": parent.name, "step": step, "updates": found.updates}
     context.ledger.say(
@@ -72,9 +73,6 @@ def inherited(
         + (f"; {len(anew)} control tags start anew" if anew else "")
     )
     return found, {"optimizer_state": told | {"rows_anew": len(anew)}}
-
-
-_OF_IDS = ("model.embed_tokens", "lm_head")
 
 
 def _start(

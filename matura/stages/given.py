@@ -15,14 +15,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from matura.core.disk import telling
-from matura.core.store import sha256_of
+from matura.core.store import RECORD, Checkpoints, Folder, publish, sha256_of, work_place
 from matura.stages.learning import make_data
 from matura.stages.origin import (
     MODEL,
+    STATE,
     model_files,
     model_folder,
     record_of,
     refuse_other_shape,
+    state_of,
 )
 from matura.stages.stage import Context, Made, StageKind
 from matura.stages.tags import teach_tags
@@ -30,6 +32,7 @@ from matura.text.folder import template_in
 from matura.text.imported import HF, ImportedTokenizer
 from matura.text.template import Template
 
+ANOTHER = "give a stage of a run whose `state` is kept, or say `optimizer_state: fresh` above"
 KEPT = (".json", ".jinja", ".safetensors")
 """Endings of what makes a model; whatever else lies beside it is not copied."""
 
@@ -46,6 +49,11 @@ class Given(StageKind):
     is the recipe's then. Only what is in it is part of what the stage is, not where it lies."""
     tokens: PositiveInt | None = None
     """That the model has seen; where absent, what its record says."""
+    optimizer_state: Literal["left", "copied"] = Field(
+        default="left", exclude_if=lambda state: state == "left"
+    )
+    """`copied`: the optimizer of its training too. A stage that goes on with it says so by itself
+    (docs/going-on.md)."""
 
     @model_validator(mode="after")
     def _something(self) -> Given:
@@ -53,6 +61,8 @@ class Given(StageKind):
             raise ValueError("give a 'model', or a 'mixture' to be replayed, or both")
         if self.model is None and (self.exams or self.tokens):
             raise ValueError("'exams' and 'tokens' are of a model, and none is given")
+        if self.model is None and self.optimizer_state == "copied":
+            raise ValueError("'optimizer_state' is of a model, and none is given")
         if self.replay:
             raise ValueError("nothing is trained here, so nothing is replayed; later stages do")
         return self
@@ -63,15 +73,19 @@ class Given(StageKind):
         return self.model is not None
 
     def inputs(self) -> dict[str, dict[str, str]]:
-        """The sha256 of the model's files.
+        """The sha256 of the model's files; of an optimizer's, that of their record.
 
         Raises:
-            NotHereError: there is no such model.
+            NotHereError: there is no such model, or no optimizer of it.
         """
         if self.model is None:
             return {}
         folder = model_folder(self.model)
-        return {"given model": {name: sha256_of(folder / name) for name in model_files(folder)}}
+        found = {"given model": {name: sha256_of(folder / name) for name in model_files(folder)}}
+        if self.optimizer_state == "copied":
+            path, _ = state_of(self.model, ANOTHER)
+            found["given optimizer"] = {RECORD: sha256_of(path / RECORD)}
+        return found
 
     def seen_tokens(self) -> dict[str, int]:
         """The tokens that the model was trained on, by origin; empty if nobody says."""
@@ -83,7 +97,8 @@ class Given(StageKind):
         return {f"{self.name}:{origin}": int(count) for origin, count in told.items()}
 
     def make(self, work: Path, parents: Mapping[str, Path], context: Context) -> Made:
-        """The data as shards in `work/data`, the model in `work/model`."""
+        """The data as shards in `work/data`, the model in `work/model`, its optimizer in
+        `work/state`."""
         template = template_in(parents["tokenizer"] / MODEL)
         numbers: dict[str, Any] = {}
         if self.mixture:
@@ -96,6 +111,9 @@ class Given(StageKind):
                 for file in model_folder(self.model).iterdir():
                     if file.name.endswith(KEPT):
                         shutil.copyfile(file, work / MODEL / file.name)
+            if self.optimizer_state == "copied":
+                path, numbers["best_step"] = state_of(self.model, ANOTHER)
+                _copy_optimizer(path, Checkpoints(work / STATE).at(numbers["best_step"]))
             if isinstance(template.tokenizer, ImportedTokenizer) and template.name != HF:
                 numbers["tags"] = teach_tags(template, work / MODEL, context.seed)
                 _tell_tags(self.name, template, numbers["tags"], context)
@@ -105,6 +123,21 @@ class Given(StageKind):
                 "validation": _validation(self, record_of(self.model)),
             }
         return Made(tokens=0, numbers=numbers)
+
+
+def _copy_optimizer(checkpoint: Path, final: Path) -> None:
+    """A checkpoint as `learn.inherited` reads it: without the weights, which the model has."""
+    from matura.learn.checkpoint import REST, WEIGHTS
+
+    there, work = Folder.open(checkpoint), work_place(final)
+    for left in (work, final):
+        shutil.rmtree(left, ignore_errors=True)  # of a try that was killed in here
+    with telling(work, "write"):
+        work.mkdir(parents=True)
+        for name in there.record["files"]:
+            if name == REST or not name.startswith(WEIGHTS.partition(".")[0]):
+                shutil.copyfile(checkpoint / name, work / name)
+    publish(work, final, {"step": there.record["step"]})
 
 
 def _tell_tags(name: str, template: Template, tags: Mapping[str, Any], context: Context) -> None:

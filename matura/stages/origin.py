@@ -8,13 +8,14 @@ from typing import Any
 
 from matura.core.disk import read_json
 from matura.core.errors import DataError, NotHereError, RecipeError
-from matura.core.store import RECORD
+from matura.core.store import RECORD, Checkpoints
 from matura.stages.parts import ModelSpec, TokenizerSpec
 from matura.text.folder import tokenizer_in
 from matura.text.imported import ImportedTokenizer, is_imported
 from matura.text.taught import speaking
 from matura.text.tokenizer import Tokenizer
 
+STATE = "state"
 MODEL, WEIGHTS, CONFIG, TOKENIZER = "model", "model.safetensors", "config.json", "tokenizer.json"
 TOLD = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 """What says how to speak with a model that somebody else made."""
@@ -126,6 +127,27 @@ def refuse_other_tokenizer(path: Path, asked: TokenizerSpec) -> None:
             f"tokenizer: that of the model in {path} has {', '.join(other)}; say so in the "
             "recipe's 'tokenizer', or give another model"
         )
+
+
+def state_of(path: Path, way_out: str) -> tuple[Path, int]:
+    """The checkpoint of the step whose weights a stage's model has, and that step; `path` is the
+    stage's folder or its model's.
+
+    Raises:
+        NotHereError: there is none, or it is of adapters; ends with the way out.
+    """
+    folder = model_folder(path)
+    numbers = record_of(path).get("numbers", {})
+    step = numbers.get("best_step")
+    if "lora" in numbers:
+        raise NotHereError(f"{path}: its optimizer was that of adapters; {way_out}")
+    found = Checkpoints(folder.parent / STATE).at(step if isinstance(step, int) else 0)
+    if folder.name != MODEL or not found.is_dir():
+        raise NotHereError(
+            f"{path}: no state of the step that the model is of ({found} is not there); {way_out}"
+        )
+    assert isinstance(step, int)
+    return found, step
 
 
 def record_of(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from matura.stages.stage import StageKind
 RATES = ("learning_rate", "embedding_learning_rate", "matrix_learning_rate")
 BATCH = "batch_tokens"
 """Goes with the rates, which are right for a batch of some size."""
-TRAIN, TIMES = "train", "parent_rates"
+TRAIN, TIMES, STATE = "train", "parent_rates", "optimizer_state"
 DIGITS = 10
 """0.8 times 0.03 is 0.024, and not 0.024000000000000004."""
 
@@ -29,14 +29,16 @@ DIGITS = 10
 def filled(value: Any) -> Any:
     """A recipe's value with the rates that stages take from their parents written out."""
     stages = value.get("stages") if isinstance(value, Mapping) else None
-    if not isinstance(stages, Sequence) or not any(_times(stage) for stage in stages):
+    if not isinstance(stages, Sequence) or not any(_asks(stage) for stage in stages):
         return value
     found: list[Any] = []
-    parent: Any = None
-    for stage in stages:
-        found.append(_with(stage, parent))
+    parent: int | None = None
+    for number, stage in enumerate(stages):
+        if _asks_state(stage) and parent is not None and found[parent].get("kind") == "given":
+            found[parent] = {"optimizer_state": "copied", **found[parent]}
+        found.append(_with(stage, None if parent is None else found[parent]))
         if isinstance(stage, Mapping) and (stage.get("kind") != "given" or stage.get("model")):
-            parent = found[-1]
+            parent = number
     return {**value, "stages": found}
 
 
@@ -51,8 +53,8 @@ def told(stages: Sequence[StageKind]) -> Iterator[str]:
             words = []
             for name, rate in (rates_of(parent) or {}).items():
                 gives, stands = _given(name, rate, train.parent_rates), getattr(train, name)
-                stated = "" if stands == gives else f" (stated; {parent.name} gives {gives:g})"
-                words.append(f"{name} {stands:g}{stated}")
+                other = "" if stands == gives else f" (stated; {parent.name} gives {gives:,})"
+                words.append(f"{name} {stands:,}{other}")
             yield f"{stage.name}: by {train.parent_rates:g} × {parent.name}: {', '.join(words)}"
         if train.optimizer_state == "parent":
             yield f"{stage.name}: its optimizer goes on from {parent.name}'s"
@@ -74,22 +76,18 @@ def rates_of(parent: StageKind) -> dict[str, float] | None:
 def refused(train: Train, below: Sequence[StageKind]) -> Iterator[tuple[str, str]]:
     """What a stage asks of its parent and cannot have: the field, and why."""
     state = train.optimizer_state == "parent"
-    asked = [field for field, on in (("optimizer_state", state), (TIMES, train.parent_rates)) if on]
+    asked = [field for field, on in ((STATE, state), (TIMES, train.parent_rates)) if on]
     parent = parent_of(below)
     for field in asked:
-        what = "an optimizer" if field == "optimizer_state" else "rates"
+        what = "an optimizer" if field == STATE else "rates"
         if parent is None:
             yield field, f"no stage below makes a model, so there is no parent that had {what}"
         elif train.lora is not None:
             yield field, f"adapters have {what} of their own; leave out this or 'lora'"
         elif getattr(getattr(parent, TRAIN, None), "lora", None) is not None:
             yield field, f"{parent.name} trains adapters, which had {what} of their own"
-        elif isinstance(parent, Given) and field == "optimizer_state":
-            yield (
-                field,
-                f"{parent.name} is given: its model is copied, not its optimizer; climb it in this "
-                "recipe, or say 'fresh'",
-            )
+        elif isinstance(parent, Given) and (field, parent.optimizer_state) == (STATE, "left"):
+            yield field, f"{parent.name} leaves it where it is; say 'copied' there, or 'fresh' here"
         elif field == TIMES and rates_of(parent) is None:
             yield field, f"no record says with what rates {parent.name} was trained; state them"
 
@@ -132,6 +130,15 @@ def _of(train: Mapping[str, Any]) -> dict[str, float] | None:
     found = {name: _number(train.get(name, default)) for name, default in usual.items()}
     numbers = {name: number for name, number in found.items() if number is not None}
     return numbers if numbers.keys() == usual.keys() else None
+
+
+def _asks(stage: Any) -> bool:
+    return _times(stage) is not None or _asks_state(stage)
+
+
+def _asks_state(stage: Any) -> bool:
+    train = stage.get(TRAIN) if isinstance(stage, Mapping) else None
+    return isinstance(train, Mapping) and train.get(STATE) == "parent"
 
 
 def _times(stage: Any) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from pretend import recipe_text
 from test_training_stages import Hasty, context, plain_arithmetic, sha256_of_stage, without_exams
 
-from matura.core.errors import RecipeError, StoreError
+from matura.core.errors import NotHereError, RecipeError, StoreError
 from matura.core.record import plain
 from matura.core.store import RECORD, Checkpoints, Folder, publish
 from matura.ladder.recipe import Recipe, loads, spell
 from matura.learn.checkpoint import REST, read_weights
+from matura.learn.optim import Optimizer
 from matura.models import hf
 from matura.stages.beginning import inherited
 from matura.stages.dial import told as dialled
@@ -199,11 +201,47 @@ def test_nobody_guesses_the_rates_of_a_model_without_a_record(base: Path, tmp_pa
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(RecipeError, match="parent_rates: no record says with what rates given"):
         loads(given(base, "parent_rates: 0.5", f"{{from: {tmp_path}}}"))
-    with pytest.raises(RecipeError, match="optimizer_state: given is given: its model is copied"):
-        loads(given(base, "optimizer_state: parent", f"{{from: {base}}}"))
 
 
 # The optimizer
+
+
+def test_a_given_stage_brings_its_optimizer_along(base: Path, tmp_path: Path) -> None:
+    """Without the weights beside it, and as good as the attempt's own."""
+    recipe = loads(given(base, "optimizer_state: parent, batch_tokens: 256", f"{{from: {base}}}"))
+    stage: Any = recipe.stages[0]
+    assert stage.optimizer_state == "copied"
+    assert "optimizer_state" not in plain(stage.model_copy(update={"optimizer_state": "left"}))
+    assert stage.inputs()["given optimizer"].keys() == {RECORD}
+    (tmp_path / "given").mkdir()
+    below = {"tokenizer": base.parent / "tokenizer@1"}
+    made = stage.make(tmp_path / "given", below, context(recipe))
+    assert stage.make(tmp_path / "given", below, context(recipe)) == made
+    there = publish(tmp_path / "given", tmp_path / "given@1", {"numbers": dict(made.numbers)}).path
+    (file,) = (there / "state").glob("step-*/*.safetensors")
+    own, _ = inherited("chat", context(recipe, 1), {"given": there}, chat(recipe), {})
+    theirs, _ = inherited("chat", context(recipe, 1), {"given": base}, chat(recipe), {})
+    assert own is not None
+    assert theirs is not None
+    assert file.read_bytes() == (theirs.folder.path / file.name).read_bytes()
+    model = hf.load(there / "model")
+    optimizer = Optimizer.of(model, matrix_learning_rate=1, learning_rate=1,
+                             embedding_learning_rate=1, weight_decay=0)  # fmt: skip
+    own.into(optimizer, model)
+    assert optimizer.step_count == theirs.updates > 0
+
+
+def test_a_given_model_without_a_state_is_refused(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "base@1"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("state"))
+    recipe = loads(given(base, "optimizer_state: parent", f"{{from: {bare}}}"))
+    with pytest.raises(NotHereError, match=r"base@1: no state of the step.*optimizer_state: fresh"):
+        recipe.stages[0].inputs()
+    shape = "{hidden_size: 32, layers: 2, heads: 2, sequence_length: 128}"
+    stages = f"stages:\n  - {{name: g, kind: given, model: {base}, optimizer_state: left}}\n"
+    left = given(base, "optimizer_state: parent", shape).replace("stages:\n", stages)
+    with pytest.raises(RecipeError, match="optimizer_state: g leaves it where it is"):
+        loads(left)
 
 
 def make(base: Path, work: Path, *, state: str = "parent", stop: int = 0) -> Made:
@@ -256,8 +294,7 @@ def test_it_is_the_state_of_the_very_weights(base: Path) -> None:
 
 def test_a_parent_without_that_state_is_refused(base: Path, tmp_path: Path) -> None:
     bare = tmp_path / "base@1"
-    bare.mkdir()
-    (bare / RECORD).write_bytes((base / RECORD).read_bytes())
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("step-*"))
     recipe = loads(text(base.parent, "optimizer_state: parent"))
-    with pytest.raises(StoreError, match=r"base@1 has no state of its best step.*--rebuild base"):
+    with pytest.raises(StoreError, match=r"base@1: no state of the step.*--rebuild base.*fresh"):
         inherited("chat", context(recipe, 1), {"base": bare}, chat(recipe), {})
