@@ -22,8 +22,10 @@ from typing import Any
 from tiny import FP32, by_validation, fresh, numbered, settings, trained, weights_of
 
 from matura.core.errors import MaturaError
+from matura.core.store import Folder
 from matura.learn import room
 from matura.learn.checkpoint import State
+from matura.learn.inherited import Inherited
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
@@ -35,6 +37,8 @@ from matura.learn.team import Team
 STEPS, ROWS = 16, 8
 EXAMS = {5: 0.5, 10: 0.9, 15: 0.6, 16: 0.6}
 TIMEOUT_S = 150.0
+MORE = ("how", "shape", "rows", "inherits")
+"""What a task may say besides."""
 
 
 def run(
@@ -45,6 +49,7 @@ def run(
     how: Mapping[str, Any] | None = None,
     shape: Mapping[str, Any] | None = None,
     rows: int = ROWS,
+    inherits: str | None = None,
 ) -> dict[str, Any]:
     """The tiny run in that folder, interrupted before step `until`: its losses and weights, and how
     many bytes this process had of weights and optimizer.
@@ -73,6 +78,7 @@ def run(
             batches=batches,
             evaluate=by_validation(seen, EXAMS),
             team=team,
+            inherits=None if inherits is None else Inherited(Folder.open(Path(inherits))),
         )
     except KeyboardInterrupt:
         return {"stopped": until}
@@ -211,7 +217,7 @@ def _do(task: Mapping[str, Any], teams: Mapping[bool, Ranks]) -> dict[str, Any]:
     match task["do"]:
         case "run":
             faults = task.get("faults", ())
-            more = {name: task[name] for name in ("how", "shape", "rows") if name in task}
+            more = {name: task[name] for name in MORE if name in task}
             if task.get("only", team.rank) != team.rank:
                 del more["how"]  # it is asked of one rank only
             return run(Path(task["folder"]), team, task.get("until", STEPS), faults, **more)

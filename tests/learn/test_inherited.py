@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranked import done, run
 from tiny import VOCAB, Outcome, fresh, numbered, settings, stops_at, trained
 
 from matura.core.errors import StoreError
@@ -21,6 +22,7 @@ from matura.learn.loop import seeded
 from matura.learn.optim import Optimizer
 from matura.learn.schedule import Schedule
 from matura.learn.settings import Settings
+from matura.learn.team import Team
 from matura.models.decoder import Decoder
 from matura.models.lora import attach
 from matura.models.special_rows import grown
@@ -29,6 +31,8 @@ from matura.models.weights import open_tensors, save_tensors
 STEPS, BORDER = 20, 10
 RISING = {5: 0.1, 10: 0.4, 15: 0.7, 20: 0.9}
 """The best step is the last one: the weights that are left are those of the end."""
+BEST = 10
+"""Of a run of `ranked`."""
 EMBEDDINGS = "model.embed_tokens.weight"
 
 
@@ -238,3 +242,27 @@ def test_what_is_inherited_is_not_written_to(parent: tuple[Path, Decoder], tmp_p
     before = state(parent).record
     child(tmp_path, parent)
     assert state(parent).record == before
+
+
+# Several processes
+
+
+@pytest.mark.slow  # starting two processes takes 10 to 20 s
+@pytest.mark.parametrize("how", [{"MATURA_SHARD": "1"}, {}], ids=["sharded", "exact"])
+def test_two_inherit_what_one_inherits(how: dict[str, str], tmp_path: Path) -> None:
+    """Each reads its rows, of a checkpoint that two wrote in parts."""
+    exact = {} if how else {"exact": True}
+    first = {"do": "run", "folder": str(tmp_path / "parent"), **exact}
+    state = {"inherits": str(Checkpoints(tmp_path / "parent").at(BEST))}
+    second = {"do": "run", "folder": str(tmp_path / "child"), **state, **exact}
+    (_, found), _ = done(2, [first, second], tmp_path, **how)
+    threads = torch.get_num_threads()
+    one = run(tmp_path / "one", Team(exact=not how), **state)
+    fresh = run(tmp_path / "fresh", Team(exact=not how))
+    torch.set_num_threads(threads)
+    assert found["losses"] != fresh["losses"]
+    if how:
+        for step, loss in found["losses"].items():
+            assert loss == pytest.approx(one["losses"][step], abs=1e-5), step
+    else:
+        assert (found["losses"], found["sha256"]) == (one["losses"], one["sha256"])
