@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -120,10 +121,25 @@ def test_what_is_made_of_a_chat_is_a_chat_that_fits(dialect: str, policy: TooLon
             assert [one for some in found for one in some] == [
                 one for one in exchanges if size([one]) <= limit
             ]
+            for some, after in pairwise(found):  # and none is a piece of its own without need
+                at = exchanges.index(some[-1]) + 1
+                assert exchanges[at] != after[0] or size([*some, after[0]]) > limit
         seen["cut" if found else "dropped"] += 1
     assert seen["whole"] > 3
     assert seen["dropped"]
     assert (seen["cut"] > 3) == (policy != "drop")
+
+
+def test_a_row_is_filled_to_its_last_token() -> None:
+    head, exchanges = (Message("system", "s"),), [exchange(Random(seed)) for seed in range(5)]
+    talk = joined(head, exchanges)
+    whole = TEMPLATE.render(talk)
+    for count in range(1, 5):
+        size = len(TEMPLATE.render(joined(head, exchanges[:count])).ids)
+        for limit, expected in ((size, count), (size - 1, count - 1)):
+            pieces = Fitting(Fit(limit, "keep_start"), TEMPLATE).pieces(talk, whole)
+            kept = [joined(head, exchanges[:expected])] if expected else []
+            assert [piece for piece, _ in pieces] == kept
 
 
 def test_an_answer_that_nobody_waits_for_is_not_the_end() -> None:
