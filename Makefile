@@ -37,7 +37,7 @@ quickstart: install
 # two workers of one thread each: torch's own threads would only wait for each other. Bytecode is kept
 # even where that is switched off, or each worker and each process they start compiles everything anew
 test: .venv/installed-dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,25 +8,34 @@ import math
 from collections.abc import Callable
 
 import pytest
+from _pytest.mark import ParameterSet
 from answering import UNIFORM, documents, gold, silence
 
 from matura.core.errors import DataError, RecipeError
-from matura.core.types import Task, Trace
+from matura.core.types import Score, Task, Trace
 from matura.exams.exam import Exam, Hall, kinds, score_from_json, score_to_json
 from matura.lessons.words import word_split
 
 EXAMS: list[Exam] = [kind() for kind in kinds().values()]  # type: ignore[call-arg]
 ANSWERED = [exam for exam in EXAMS if exam.better == "higher"]
 CHAT = [exam for exam in ANSWERED if exam.exam not in ("induction",)]
+
+
+def apart(exams: list[Exam]) -> list[ParameterSet]:
+    """All tests of one exam in one worker, which then makes its items once."""
+    marks = [pytest.mark.xdist_group(f"exam {exam.exam}") for exam in exams]
+    return [
+        pytest.param(exam, id=exam.exam, marks=mark)
+        for exam, mark in zip(exams, marks, strict=True)
+    ]
+
+
 FREE = ("tag_leak",)
 """Exams that do not ask for one exact answer."""
 BY_HEART = ("identity", "knowledge")
 """Exams on what was learnt by heart: their payloads must be those of training."""
 Halls = Callable[..., Hall]
-
-
-def named(exam: Exam) -> str:
-    return exam.exam
+Sat = Callable[..., Score]
 
 
 def test_the_folder_holds_the_ladder_s_exams() -> None:
@@ -48,9 +57,9 @@ def test_the_folder_holds_the_ladder_s_exams() -> None:
     assert all(exam.exam == name for name, exam in zip(kinds(), EXAMS, strict=True))
 
 
-@pytest.mark.parametrize("exam", EXAMS, ids=named)
-def test_gold_passes(exam: Exam, hall: Halls) -> None:
-    score = exam.sit(hall(exam, gold))
+@pytest.mark.parametrize("exam", apart(EXAMS))
+def test_gold_passes(exam: Exam, sat: Sat) -> None:
+    score = sat(exam, gold)
     assert score.outcome == "pass"
     assert score.overall.score == (1.0 if exam.better == "higher" else 0.0)
     if exam.better == "higher":
@@ -58,17 +67,17 @@ def test_gold_passes(exam: Exam, hall: Halls) -> None:
         assert all(cell.score == 1.0 for cell in score.buckets.values())
 
 
-@pytest.mark.parametrize("exam", EXAMS, ids=named)
-def test_silence_fails(exam: Exam, hall: Halls) -> None:
+@pytest.mark.parametrize("exam", apart(EXAMS))
+def test_silence_fails(exam: Exam, sat: Sat) -> None:
     strict = exam.model_copy(update={"at_most": 1.0}) if exam.better == "lower" else exam
-    score = strict.sit(hall(strict, silence, nats=UNIFORM))
+    score = sat(strict, silence, UNIFORM)
     assert score.outcome == "fail"
     if exam.better == "higher":
         assert score.overall.score == 0.0
         assert all(item.grade == 0.0 for item in score.items)
 
 
-@pytest.mark.parametrize("exam", ANSWERED, ids=named)
+@pytest.mark.parametrize("exam", apart(ANSWERED))
 def test_a_broken_conversation_is_never_graded_right(exam: Exam, hall: Halls) -> None:
     here = hall(exam, gold)
     (task,) = exam.tasks(here, 1)
@@ -76,7 +85,7 @@ def test_a_broken_conversation_is_never_graded_right(exam: Exam, hall: Halls) ->
     assert exam.grade(task, trace) == 0.0
 
 
-@pytest.mark.parametrize("exam", [exam for exam in CHAT if exam.exam not in FREE], ids=named)
+@pytest.mark.parametrize("exam", apart([exam for exam in CHAT if exam.exam not in FREE]))
 def test_only_the_exact_stopped_untagged_answer_is_right(exam: Exam, hall: Halls) -> None:
     """PITFALLS C-24: no `starts with` leniency; `length` is not `stop`; a leaked tag is wrong."""
     here = hall(exam, gold)
@@ -102,10 +111,10 @@ def exam_traces(exam: Exam, hall: Hall, task: Task) -> Trace:
     return trace
 
 
-@pytest.mark.parametrize("exam", ANSWERED, ids=named)
-def test_items_are_at_least_200_and_each_gated_cell_has_50(exam: Exam, hall: Halls) -> None:
+@pytest.mark.parametrize("exam", apart(ANSWERED))
+def test_items_are_at_least_200_and_each_gated_cell_has_50(exam: Exam, sat: Sat) -> None:
     """PITFALLS C-24: two-item buckets with thresholds of 100 % decided nothing."""
-    score = exam.sit(hall(exam, gold))
+    score = sat(exam, gold)
     assert score.overall.n >= 200
     gated = [cell for cell in score.buckets.values() if cell.floor is not None]
     assert all(cell.n >= 50 for cell in gated)
@@ -113,14 +122,14 @@ def test_items_are_at_least_200_and_each_gated_cell_has_50(exam: Exam, hall: Hal
     assert len({(item.prompt, item.gold) for item in score.items}) == len(score.items)
 
 
-@pytest.mark.parametrize("exam", ANSWERED, ids=named)
+@pytest.mark.parametrize("exam", apart(ANSWERED))
 def test_items_do_not_depend_on_how_they_are_asked_for(exam: Exam, hall: Halls) -> None:
     here = hall(None, gold)
     whole = list(exam.tasks(here, 30))
     assert whole == [*exam.tasks(here, 10), *exam.tasks(here, 20, 10)]
 
 
-@pytest.mark.parametrize("exam", CHAT, ids=named)
+@pytest.mark.parametrize("exam", apart(CHAT))
 def test_a_checkpoint_is_never_chosen_by_a_gate_s_items(exam: Exam, hall: Halls) -> None:
     gate = list(exam.tasks(hall(None, gold), 200))
     select = list(exam.tasks(hall(None, gold, purpose="select"), 200))
@@ -133,10 +142,10 @@ def test_a_checkpoint_is_never_chosen_by_a_gate_s_items(exam: Exam, hall: Halls)
         assert {word_split(word) for word in words} == {"exam"}
 
 
-@pytest.mark.parametrize("exam", EXAMS, ids=named)
-def test_a_score_carries_its_proof_and_survives_json(exam: Exam, hall: Halls) -> None:
+@pytest.mark.parametrize("exam", apart(EXAMS))
+def test_a_score_carries_its_proof_and_survives_json(exam: Exam, sat: Sat) -> None:
     """DESIGN rule 11."""
-    score = exam.sit(hall(exam, gold))
+    score = sat(exam, gold)
     spelled = json.dumps(score_to_json(score), allow_nan=False)
     assert score_from_json(json.loads(spelled)) == score
     assert score.weights_sha256 == "5c"
@@ -145,7 +154,7 @@ def test_a_score_carries_its_proof_and_survives_json(exam: Exam, hall: Halls) ->
     assert score.settings["purpose"] == "gate"
     assert score.settings["better"] == exam.better
     assert all(item.prompt and item.output and item.finish_reason for item in score.items)
-    again = exam.sit(hall(exam, silence)) if exam.better == "higher" else score
+    again = sat(exam, silence, UNIFORM) if exam.better == "higher" else score
     assert again.prompts_sha256 == score.prompts_sha256 or len(again.items) != len(score.items)
 
 
