@@ -32,11 +32,12 @@ from matura.core.ledger import Ledger
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute, choose
-from matura.learn.loop import Settings, fit, seeded
+from matura.learn.loop import fit, seeded
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.run import Evaluation
 from matura.learn.saving import Saver
 from matura.learn.schedule import Schedule
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder, DecoderConfig
 from matura.stages.parts import Train

@@ -23,10 +23,11 @@ from matura.core.store import Checkpoints
 from matura.data.mixture import Feed, Part
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute, choose, keep_freed_memory
-from matura.learn.loop import Settings, fit, seeded
+from matura.learn.loop import fit, seeded
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.run import Evaluation
 from matura.learn.schedule import Schedule
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder, DecoderConfig
 from matura.text.shards import Shard

@@ -10,8 +10,9 @@ from tiny import FP32, Noted, Outcome, by_validation, fresh, numbered, settings,
 
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
-from matura.learn.loop import Settings, fit
+from matura.learn.loop import fit
 from matura.learn.objectives.next_token import NextToken
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 
 MATRIX = "model.layers.1.mlp.down_proj.weight"

@@ -16,9 +16,10 @@ from matura.core.ledger import Ledger, Value
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.compute import Compute
-from matura.learn.loop import Evaluation, Fitted, Settings, fit, seeded
+from matura.learn.loop import Evaluation, Fitted, fit, seeded
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.schedule import Schedule
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder, DecoderConfig
 from matura.models.pieces import mine

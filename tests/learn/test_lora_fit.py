@@ -31,9 +31,9 @@ from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.checkpoint import OPTIMIZER, REST, WEIGHTS
 from matura.learn.compute import Compute
-from matura.learn.loop import Settings
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
+from matura.learn.settings import Settings
 from matura.learn.sight import check_sight
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder

@@ -23,9 +23,10 @@ from tiny import (
 
 from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
-from matura.learn.loop import Settings, fit
+from matura.learn.loop import fit
 from matura.learn.noise import Noise
 from matura.learn.objectives.next_token import NextToken
+from matura.learn.settings import Settings
 from matura.learn.step import Stepper
 
 NOISE = Noise(50.0, 7, "chat")

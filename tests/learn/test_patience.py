@@ -10,7 +10,7 @@ import pytest
 from tiny import Noted, settings, stops_at, trained
 
 from matura.core.store import Checkpoints
-from matura.learn.loop import Settings
+from matura.learn.settings import Settings
 
 EXAMS = {5: 0.5, 10: 0.9, 15: 0.6, 20: 0.6, 25: 0.6, 30: 0.9}
 
