@@ -162,6 +162,10 @@ def plan(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Time compiled steps too: up to a minute longer.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Memory of each of that many; times stay those of one.")
+    ] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="As `run --shard` would.")] = False,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -179,6 +183,8 @@ def plan(
         disk=runs,
         ledger=Ledger(),
         compiling=compile_,
+        processes=processes,
+        shard=shard,
     )
     if json:
         out.emit(found.as_dict())

@@ -6,6 +6,7 @@ of them takes up to a minute, most of it whatever the model's size.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from matura.core.rng import rng, stream_seed
 from matura.core.store import Checkpoints
 from matura.data.mixture import Feed
+from matura.ladder.among import ALONE, Among
 from matura.ladder.machine import peak_rss_bytes
 from matura.ladder.recipe import Recipe
 from matura.ladder.show import sampled_parts
@@ -74,7 +76,10 @@ class Speed:
     save: float
     """One checkpoint."""
     memory_bytes: int
-    """The most this process held while it was timed, or the GPU's memory as reckoned."""
+    """The most this process held while it was timed, or the GPU's memory as reckoned; of several
+    the first one's."""
+    others_bytes: int = 0
+    """What each further process holds, where there are several."""
     took: float = 0.0
 
 
@@ -123,11 +128,13 @@ def calibrate(
     hardware: str,
     *,
     compiling: bool = False,
+    among: Among = ALONE,
 ) -> Speed:
     """Times what the stages of a model of that shape will do, each kind of step once; `folder`
     takes a trial checkpoint.
 
-    With `compiling`, compiled steps are timed as well instead of reckoned from eager ones.
+    With `compiling`, compiled steps are timed as well instead of reckoned from eager ones. What
+    one process takes is timed; what each of several holds, is reckoned.
     """
     from matura.learn.compute import keep_freed_memory
 
@@ -144,6 +151,7 @@ def calibrate(
         save = _time_save(bench, largest)
     read, say_step, say_row = _time_talk(bench, trial, recipe.seed)
     most = max(batch_rows(train, recipe) for _, train, _ in stages)
+    first, others = _memory(bench.model, config, largest, compute, most, among)
     return Speed(
         hardware=hardware,
         measured=True,
@@ -155,7 +163,8 @@ def calibrate(
         say_step=say_step * bench.scale,
         say_row=say_row * bench.scale,
         save=save * bench.scale,
-        memory_bytes=_memory(bench.model, config, largest, compute, most),
+        memory_bytes=first,
+        others_bytes=others,
         took=time.monotonic() - began,
     )
 
@@ -324,30 +333,43 @@ def _least(work: Callable[[], object], times: int = 2) -> float:
 
 
 def _memory(
-    model: Decoder, config: DecoderConfig, train: Train, compute: Compute, rows: int
-) -> int:
+    model: Decoder,
+    config: DecoderConfig,
+    train: Train,
+    compute: Compute,
+    rows: int,
+    among: Among,
+) -> tuple[int, int]:
     """The most that was taken while all of it was timed, and what was not there: the layers that
-    were left out, and the copies that a run keeps to go back to and to save."""
-    from matura.learn.footprint import footprint, standing
+    were left out, and the copies that a run keeps to go back to and to save. Of several processes
+    what the first one takes, and each other one."""
+    from matura.learn.footprint import Held, held, standing
 
-    def reckoned(shape: DecoderConfig, copies: int) -> int:
-        learning = shape.parameters
-        if train.lora is not None:
-            learning = train.lora.trained_parameters(shape)
-        step = footprint(
+    def learning(shape: DecoderConfig) -> int:
+        return shape.parameters if train.lora is None else train.lora.trained_parameters(shape)
+
+    def reckoned(shape: DecoderConfig, among: Among) -> Held:
+        share = math.ceil(rows / among.processes)
+        return held(
             shape,
-            min(rows, train.micro_rows or rows),
+            min(share, train.micro_rows or share),
             shape.sequence_length,
-            learning=learning,
+            learning=learning(shape),
+            processes=among.processes,
+            shard=among.shard,
             size=compute.dtype.itemsize,
             compiled=compute.compiled,
             recompute=model.recompute,
         )
-        return standing(shape, learning=learning, copies=copies) + step.peak
 
-    more = reckoned(config, 1) - reckoned(model.config, 0)
-    if compute.device != "cuda":
-        return round(peak_rss_bytes() + RUN_BYTES + more)
-    import torch
+    small = model.config
+    copies = standing(small, learning=learning(small)) - standing(
+        small, learning=learning(small), copies=0
+    )
+    there = reckoned(small, ALONE).first - copies
+    most, found = float(peak_rss_bytes() + RUN_BYTES), reckoned(config, among)
+    if compute.device == "cuda":
+        import torch
 
-    return round(torch.cuda.max_memory_allocated() + more)
+        most, found = float(torch.cuda.max_memory_allocated()), replace(found, starting=0)
+    return round(most - there + found.first), round(most - there + found.others)

@@ -158,7 +158,8 @@ def drawn_plan(found: Plan) -> Group:
     lines = [
         f"{spell_count(found.parameters)} parameters, {found.vocab_size} ids; {found.compute}; "
         f"{how} in {found.calibration_s:.0f} s",
-        f"time {spell_seconds(found.seconds)}, memory {found.memory_bytes / 1e9:.1f} GB, "
+        f"time {spell_seconds(found.seconds)}, "
+        f"{found.among.told(found.memory_bytes, found.others_bytes)}, "
         f"disk {found.disk_bytes / 1e9:.2f} GB" + _price(found),
         f"disk: {_by_kind(found)}; mixed 0 MB (rows point into the tokens, nothing is copied)",
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from matura.core.errors import RecipeError
 from matura.core.leaves import did_you_mean
+from matura.ladder.among import Among
 from matura.ladder.calibrate import Kind, Speed, batch_rows
 from matura.ladder.recipe import Recipe
 from matura.stages.horizon import learning as learnt
@@ -87,8 +88,11 @@ def machine_named(name: str) -> Machine | None:
     return Machine(name, int(found[1] or 1), SHEETS[kind])
 
 
-def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
-    """The speed to be expected of a machine that is not here."""
+def by_sheet(
+    machine: Machine, recipe: Recipe, config: DecoderConfig, *, shard: bool = False
+) -> Speed:
+    """The speed to be expected of a machine that is not here, and what each of its accelerators
+    holds, with replicas or its share of the weights."""
     sheet, count = machine.sheet, machine.count
     launches = config.layers * OPERATIONS * LAUNCH_S
     per_token = 2.0 * config.parameters / (sheet.flops * UTILISATION)
@@ -107,14 +111,14 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
                 step[kind] = max((3 if train.lora is None else 2) * per_token * tokens, least)
                 warmup[kind] = WARMUP_S if compiled else 1.0
     weights_bytes = 4.0 * config.parameters
-    memory_bytes, again = _memory(machine, recipe, config)
+    first, others, again = _memory(machine, recipe, config, Among(count, shard))
     if again:  # each layer forwards once more
         step = {kind: seconds * 4 / 3 for kind, seconds in step.items()}
     return Speed(
         hardware=machine.name,
         measured=False,
         compute=f"{machine.name} by its data sheet, {UTILISATION:.0%} of its peak"
-        + ("" if count == 1 else ", each batch shared evenly, memory of one")
+        + ("" if count == 1 else ", each batch shared evenly")
         + (", layers computed again for the gradient" if again else ""),
         step=step,
         warmup=warmup,
@@ -123,36 +127,43 @@ def by_sheet(machine: Machine, recipe: Recipe, config: DecoderConfig) -> Speed:
         say_step=max(launches, weights_bytes / sheet.bytes_per_s),
         say_row=per_token,
         save=0.05 + 4 * weights_bytes / DISK_BYTES_PER_S,
-        memory_bytes=memory_bytes,
+        memory_bytes=first,
+        others_bytes=others,
     )
 
 
-def _memory(machine: Machine, recipe: Recipe, config: DecoderConfig) -> tuple[int, bool]:
-    """The most that one of the machines holds in any stage, in the way that training would choose,
-    and whether any stage computes layers again."""
-    from matura.learn.footprint import footprint, standing
+def _memory(
+    machine: Machine, recipe: Recipe, config: DecoderConfig, among: Among
+) -> tuple[int, int, bool]:
+    """The most that the first of the accelerators and each other one holds in any stage, in the way
+    that training would choose, and whether any stage computes layers again."""
+    from matura.learn.footprint import held
     from matura.learn.room import FILLS, SPARE, cuts
 
-    most, again = 0, False
+    first, others, again = 0, 0, False
     for stage in recipe.stages:
         if not isinstance(train := getattr(stage, "train", None), Train):
             continue
         learning = learnt(train, config)
-        rows = math.ceil(batch_rows(train, recipe) / machine.count)
-        there = standing(config, learning=learning) + CONTEXT_BYTES
-        room = machine.sheet.memory_bytes - there
+        rows = math.ceil(batch_rows(train, recipe) / among.processes)
+        room = machine.sheet.memory_bytes - CONTEXT_BYTES
         busy = FILLS["cuda"] // recipe.model.sequence_length
         for cut in cuts(rows, train.micro_rows, train.recompute, None, busy):
-            peak = footprint(
+            found = held(
                 config,
                 cut.of(rows),
                 recipe.model.sequence_length,
                 learning=learning,
+                processes=among.processes,
+                shard=among.shard,
                 size=2,
                 compiled=True,
                 recompute=cut.recompute,
-            ).peak
-            if peak * SPARE <= room:
+            )
+            if found.standing + (found.training - found.standing) * SPARE <= room:
                 break
-        most, again = max(most, there + peak), again or cut.recompute
-    return most, again
+        # a model is read into main memory before it is shared out
+        first = max(first, CONTEXT_BYTES + max(found.training, found.looking))
+        others = max(others, CONTEXT_BYTES + found.training)
+        again = again or cut.recompute
+    return first, others, again

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from matura.core.errors import NotHereError, RecipeError
 from matura.core.ledger import Ledger, spell_count
+from matura.ladder.among import ALONE, Among, among
 from matura.ladder.calibrate import Kind, Speed, batch_rows, calibrate, shape_of
 from matura.ladder.hardware import HERE, by_sheet, machine_named
 from matura.ladder.papers import Paper, papers
@@ -23,14 +23,15 @@ from matura.ladder.recipe import Recipe
 from matura.ladder.show import StageSeen, planned
 from matura.ladder.trial import Trial, try_out
 from matura.ladder.warnings import few_tokens, seen_too_often, too_large, too_long_ones
+from matura.ladder.ways import ways_of
 from matura.stages import parent
 from matura.stages.dial import ROWS_FILLED, told
 from matura.stages.evaluating import VALIDATION_ROWS
 from matura.stages.given import Given, given_model
-from matura.stages.horizon import flops_per_token, flops_so_far, horizon, learning, plan_fit
+from matura.stages.horizon import flops_per_token, horizon, learning, plan_fit
 from matura.stages.origin import refuse_other_shape
 from matura.stages.parts import Train
-from matura.stages.stage import Context, StageKind
+from matura.stages.stage import StageKind
 
 if TYPE_CHECKING:
     from matura.learn.compute import Compute
@@ -131,6 +132,10 @@ class Plan:
     inherited: tuple[str, ...] = ()
     """What stages take from those below them."""
 
+    others_bytes: int = 0
+    """Memory of each process but the first."""
+    among: Among = ALONE
+
     @property
     def cost(self) -> float | None:
         """Money, in the price's own currency."""
@@ -170,15 +175,19 @@ def plan(
     disk: Path = Path(),
     ledger: Ledger | None = None,
     compiling: bool = False,
+    processes: int | None = None,
+    shard: bool = False,
 ) -> Plan:
-    """The whole plan; nothing is written but in a temporary folder.
+    """The whole plan; nothing is written but in a temporary folder. Of several `processes`, memory
+    is planned; times are those of one, but for accelerators by data sheet.
 
     Raises:
-        RecipeError: no such hardware, shares that the data cannot fill, or a patience that could
-            never end a stage early.
+        RecipeError: no such hardware or number of processes, shares that the data cannot fill, or a
+            patience that could never end a stage early.
         DataError: a source is wrong, or yields nothing.
     """
     rented = machine_named(hardware)
+    group = among(processes, shard=shard, accelerators=1 if rented is None else rented.count)
     if price_per_hour is not None and not price_per_hour >= 0:
         raise RecipeError(f"--price {price_per_hour}: expected a number from 0 up")
     ledger = ledger or Ledger(mode="quiet")
@@ -190,13 +199,20 @@ def plan(
         given = given_model(recipe.stages)
         missing = tuple(_missing(recipe, trial))
         config = shape_of(recipe, recipe.tokenizer.vocab_size if given else trial.vocab_size)
-        ways = _ways(recipe, seen, config, hardware)
+        ways = ways_of(recipe, seen, config, hardware)
         ledger.say("plan: timing a few steps and answers")
         if rented is not None:
-            speed = by_sheet(rented, recipe, config)
+            speed = by_sheet(rented, recipe, config, shard=shard)
         else:
             speed = calibrate(
-                recipe, config, trial, ways, Path(folder), hardware, compiling=compiling
+                recipe,
+                config,
+                trial,
+                ways,
+                Path(folder),
+                hardware,
+                compiling=compiling,
+                among=group,
             )
         sheets = papers(recipe, trial)
         stages = tuple(_stages(recipe, trial, seen, config, speed, sheets, ways))
@@ -214,13 +230,15 @@ def plan(
         stages=stages,
         seconds=STARTUP_S + sum(stage.total_s for stage in stages),
         memory_bytes=speed.memory_bytes,
+        others_bytes=speed.others_bytes,
+        among=group,
         disk_bytes=disk_bytes,
         price_per_hour=price_per_hour,
         warnings=(
             *seen_too_often(recipe, seen),
             *too_long_ones(seen),
             *few_tokens(recipe, seen, config),
-            *too_large(disk_bytes, speed, disk),
+            *too_large(disk_bytes, speed, disk, group),
         ),
         absent=missing,
         dial=tuple(Turned(*line) for line in told(recipe)),
@@ -245,35 +263,6 @@ def _missing(recipe: Recipe, trial: Trial) -> Iterator[str]:
             if tried.declared is not None:
                 about = f"{spell_count(tried.declared)} tokens"
                 yield f"{stage.name}: {part.title}: planned from its token_budget of {about}"
-
-
-def _ways(
-    recipe: Recipe, seen: Mapping[str, StageSeen], config: DecoderConfig, hardware: str
-) -> list[tuple[StageKind, Train, Compute]]:
-    """How each stage that trains will compute: the choice that training itself makes."""
-    from matura.learn.compute import choose
-
-    model: Any = SimpleNamespace(config=config)
-    found: list[tuple[StageKind, Train, Compute]] = []
-    for index, stage in enumerate(recipe.stages):
-        train = getattr(stage, "train", None)
-        if not isinstance(train, Train):
-            continue
-        context = Context(
-            seed=recipe.seed,
-            tokenizer=recipe.tokenizer,
-            model=recipe.model,
-            start=None,
-            earlier={below.name: below for below in recipe.stages[:index]},
-            ledger=Ledger(mode="quiet"),
-        )
-        compute = choose(flops_so_far(seen[stage.name].tokens, context, model))
-        if hardware == "cpu":
-            compute = replace(compute, device="cpu")
-        found.append((stage, train, compute))
-    if not found:
-        raise RecipeError("the recipe has no stage that trains")
-    return found
 
 
 def _stages(

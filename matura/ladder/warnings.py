@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from matura.core.errors import NotHereError
 from matura.data import too_long
 from matura.data.mixture import SHARE_SLACK
+from matura.ladder.among import ALONE, Among
 from matura.ladder.calibrate import Speed
 from matura.ladder.hardware import machine_named
 from matura.ladder.recipe import Recipe
@@ -85,7 +86,7 @@ def few_tokens(
             )
 
 
-def too_large(disk_bytes: int, speed: Speed, disk: Path) -> Iterator[str]:
+def too_large(disk_bytes: int, speed: Speed, disk: Path, among: Among = ALONE) -> Iterator[str]:
     """What will be refused, or had better be known before hours are spent."""
     place = next(part for part in (disk, *disk.absolute().parents) if part.is_dir())
     free = shutil.disk_usage(place).free
@@ -93,9 +94,12 @@ def too_large(disk_bytes: int, speed: Speed, disk: Path) -> Iterator[str]:
         yield f"{disk}: {disk_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
     rented = machine_named(speed.hardware)
     room = memory_there() if rented is None else rented.sheet.memory_bytes
-    if room and speed.memory_bytes > room:
+    needed = speed.memory_bytes
+    if rented is None:  # all processes are on this machine
+        needed += (among.processes - 1) * speed.others_bytes
+    if room and needed > room:
         yield (
-            f"{speed.memory_bytes / 1e9:.1f} GB of memory are needed, {room / 1e9:.1f} GB are "
+            f"{needed / 1e9:.1f} GB of memory are needed, {room / 1e9:.1f} GB are "
             "there: smaller batch_tokens or a smaller model"
         )
 

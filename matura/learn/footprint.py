@@ -92,6 +92,79 @@ def standing(config: DecoderConfig, *, learning: int, copies: int = 1, shared_by
     return FP32 * (whole + moments + copies * (learning + moments)) // shared_by
 
 
+@dataclass(frozen=True)
+class Held:
+    """The most bytes that one of several processes holds, by what it does."""
+
+    standing: int
+    """Between steps."""
+    training: int
+    looking: int
+    """Of rank 0, which looks at the model from outside for an evaluation."""
+    starting: int
+    """Of main memory, while it reads or draws a model of which it keeps its rows."""
+
+    @property
+    def first(self) -> int:
+        """Of rank 0, all in one memory."""
+        return max(self.training, self.looking, self.starting)
+
+    @property
+    def others(self) -> int:
+        """Of every other rank."""
+        return max(self.training, self.starting)
+
+
+def held(
+    config: DecoderConfig,
+    rows: int,
+    length: int,
+    *,
+    learning: int,
+    processes: int = 1,
+    shard: bool = False,
+    size: int = FP32,
+    compiled: bool = False,
+    recompute: bool = False,
+) -> Held:
+    """What each of so many processes holds that trains on micro-batches of `rows`, with replicas of
+    all weights or, with `shard`, with its rows of them (docs/decisions/0010).
+
+    Units: bytes; other arguments as for `footprint`.
+    """
+    step = footprint(
+        config,
+        rows,
+        length,
+        learning=learning,
+        size=size,
+        compiled=compiled and not shard,  # sharded layers never are
+        recompute=recompute,
+    )
+    there = standing(config, learning=learning, shared_by=processes if shard else 1)
+    if not shard:
+        summed = step.gradients if processes > 1 else 0  # all in one row, for the others
+        peak = step.gradients + max(step.kept + step.passing, step.update, summed)
+        return Held(there, there + peak, there, there)
+    table = config.vocab_size * config.hidden_size
+    tables = table if config.tie_embeddings else 2 * table
+    all_learn = _all(config, learning)
+    layer = -(-(config.parameters - tables) // config.layers)
+    # whole while they compute: what is outside of the layers, a layer, and the next one that is
+    # fetched meanwhile; gradients of a layer and of the embeddings, the head's being in `kept`
+    gathered = FP32 * (tables + 2 * layer)
+    gradients = FP32 * (layer + tables - table if all_learn else -(-learning // config.layers))
+    weights = FP32 * (config.parameters if all_learn else config.parameters + learning)
+
+    def shared(whole: int) -> int:
+        return -(-whole // processes)
+
+    peak = shared(step.gradients) + max(
+        gathered + gradients + step.kept + step.passing, shared(step.update)
+    )
+    return Held(there, there + peak, there + weights + step.passing, weights + shared(weights))
+
+
 def _all(config: DecoderConfig, learning: int) -> bool:
     return learning >= config.parameters
 

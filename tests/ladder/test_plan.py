@@ -10,11 +10,13 @@ from pretend import Pretended, pretend, recipe_text
 from rich.console import Console
 
 from matura.core.errors import RecipeError
+from matura.ladder.among import ALONE, Among
 from matura.ladder.calibrate import Speed
 from matura.ladder.drawn import drawn_plan
 from matura.ladder.papers import Paper
 from matura.ladder.plan import Plan, plan
 from matura.ladder.recipe import load
+from matura.ladder.warnings import too_large
 from matura.learn.room import FILLS
 
 CHAT = "stages.chat.train.tokens"
@@ -157,3 +159,51 @@ def test_a_sheet_says_what_will_not_fit_as_it_is(
     assert "computed again" not in kept.compute + cut.compute
     assert cut.memory_bytes < again.memory_bytes < 24e9 < kept.memory_bytes
     assert again.stages[1].seconds["training"] > cut.stages[1].seconds["training"]
+
+
+def test_memory_of_several_processes(tmp_path: Path) -> None:
+    """By data sheet: shared out, each needs less than with all weights; the first, which looks at
+    the whole, more than the others."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    large = load(path, ["model.hidden_size=256", "model.layers=12"])
+    replicas, shared = (plan(large, hardware="8xh100", shard=shard) for shard in (False, True))
+    assert shared.others_bytes < replicas.others_bytes
+    assert replicas.others_bytes == replicas.memory_bytes
+    assert shared.memory_bytes >= shared.others_bytes
+    assert shared.as_dict()["among"] == {"processes": 8, "shard": True}
+    trained = [found.stages[1].seconds["training"] for found in (replicas, shared)]
+    assert trained[0] == trained[1] > 0
+    for wrong in ({"processes": 4}, {"processes": 0}):
+        with pytest.raises(RecipeError, match="--processes"):
+            plan(large, hardware="8xh100", **wrong)
+    with pytest.raises(RecipeError, match="--shard: among whom"):
+        plan(large, hardware="h100", shard=True)
+    with pytest.raises(RecipeError, match="--shard: among whom"):
+        plan(large, shard=True)
+
+
+def test_what_a_plan_says_of_processes() -> None:
+    assert ALONE.told(10**9, 0) == "memory 1.0 GB"
+    assert Among(2).told(10**9, 10**9) == (
+        "memory 1.0 GB in each of 2 processes (all weights in each)"
+    )
+    assert Among(4, shard=True).told(2 * 10**9, 10**9) == (
+        "memory 1.0 GB in each of 4 processes, 2.0 GB in the first (weights shared out)"
+    )
+
+
+def test_processes_here_share_the_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured for one, reckoned for each of several, and warned of if all together is too much."""
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe_text(tmp_path))
+    one, two = (plan(load(path), processes=n) for n in (None, 2))
+    assert one.others_bytes == one.memory_bytes
+    assert two.others_bytes > one.memory_bytes / 2  # Python and torch are in each
+    speed = Speed("here", True, "", {}, {}, 0.0, 0.0, 0.0, 0.0, 0.0, 6 * 10**9, 4 * 10**9)
+    monkeypatch.setattr("matura.ladder.warnings.memory_there", lambda: 9e9)
+    assert not [*too_large(0, speed, tmp_path, ALONE)]
+    (line,) = too_large(0, speed, tmp_path, Among(2))
+    assert line.startswith("10.0 GB of memory are needed, 9.0 GB are there")
