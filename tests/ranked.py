@@ -19,13 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny import FP32, by_validation, fresh, numbered, settings, trained, weights_of
+from tiny import FP32, by_validation, fresh, numbered, seeded, settings, spread, trained, weights_of
+from tiny import shape as shaped
 
-from matura.core.errors import MaturaError
+from matura.core.errors import MaturaError, StoreError
 from matura.core.store import Folder
 from matura.learn import room
 from matura.learn.checkpoint import State
 from matura.learn.inherited import Inherited
+from matura.learn.joint import Joint
 from matura.learn.objectives.next_token import NextToken
 from matura.learn.optim import Optimizer
 from matura.learn.parallel import Ranks
@@ -33,11 +35,13 @@ from matura.learn.rendezvous import meet
 from matura.learn.sharded import Sharded, shard_asked
 from matura.learn.step import Stepper
 from matura.learn.team import Team
+from matura.models.decoder import Decoder
+from matura.models.lora import attach, merge
 
 STEPS, ROWS = 16, 8
 EXAMS = {5: 0.5, 10: 0.9, 15: 0.6, 16: 0.6}
 TIMEOUT_S = 150.0
-MORE = ("how", "shape", "rows", "inherits")
+MORE = ("how", "shape", "rows", "inherits", "adapters")
 """What a task may say besides."""
 
 
@@ -50,11 +54,13 @@ def run(
     shape: Mapping[str, Any] | None = None,
     rows: int = ROWS,
     inherits: str | None = None,
+    adapters: bool = False,
 ) -> dict[str, Any]:
     """The tiny run in that folder, interrupted before step `until`: its losses and weights, and how
     many bytes this process had of weights and optimizer.
 
-    `faults` happen to one rank before a step, each once, or each time if `always`.
+    `faults` happen to one rank before a step, each once, or each time if `always`. With `adapters`
+    they learn, on a base of random weights, and the leader merges them in the end.
     """
 
     def batches(step: int) -> Any:
@@ -65,7 +71,7 @@ def run(
                 happen(fault, folder)
         return numbered(step, rows=rows)
 
-    model = fresh(**(shape or {}))
+    model = adapted(**(shape or {})) if adapters else fresh(**(shape or {}))
     team.place(model, "cpu")
     seen = team.onlooker(Stepper(model, NextToken(), FP32)).model
     every_s = 0.0 if faults else 1e9
@@ -77,16 +83,24 @@ def run(
             model=model,
             batches=batches,
             evaluate=by_validation(seen, EXAMS),
+            scratch=not adapters,
             team=team,
             inherits=None if inherits is None else Inherited(Folder.open(Path(inherits))),
         )
     except KeyboardInterrupt:
         return {"stopped": until}
     except MaturaError as problem:
+        if any(fault["kind"] == "cannot write its part" for fault in faults):
+            raise  # as it would end the process
         return {"refused": str(problem)}
-    bits = weights_of(team.whole(model))
-    weights = b"".join(bits[name] for name in sorted(bits))
+    seen = team.whole(model)
+    bits = weights_of(seen)
+    weights = b"".join(bits[name] for name in sorted(bits) if not adapters or ".lora." in name)
+    if adapters and team.leads:
+        merge(seen)
     return {
+        "merged": float(sum(w.detach().double().square().sum() for w in seen.parameters())),
+        "done": [event["done"] for event in found.fitted.events],
         "bytes": sum(map(len, found.weights.values())),
         "sha256": hashlib.sha256(weights).hexdigest(),
         "weights": array("f", weights).tolist(),
@@ -94,6 +108,13 @@ def run(
         "best": found.fitted.best_step,
         "memory": dict(found.fitted.memory),
     }
+
+
+def adapted(**more: Any) -> Decoder:
+    """A model whose adapters learn."""
+    model = spread(shaped(**more)).train()
+    attach(model, rank=4, alpha=8, targets=("q_proj", "v_proj", "down_proj"), generator=seeded(4))
+    return model
 
 
 def happen(fault: Mapping[str, Any], folder: Path) -> None:
@@ -116,9 +137,11 @@ def happen(fault: Mapping[str, Any], folder: Path) -> None:
         case "drifts":
             drifted(Optimizer)
         case "killed after its part":
-            killed_after(State, "write")
+            killed_after(State, "write", fault["step"])
         case "killed before the record":
-            killed_after(Ranks, "barrier")
+            killed_after(Joint, "_parts", fault["step"])
+        case "cannot write its part":
+            refused(State, fault["step"])
 
 
 def spoilt(kind: type[Stepper]) -> None:
@@ -148,14 +171,27 @@ def drifted(kind: type[Optimizer]) -> None:
     kind.step = step  # type: ignore[method-assign]
 
 
-def killed_after(kind: type, call: str) -> None:
-    """This process is killed where that call of its ends: in the next checkpoint, for it is in
-    saving alone that these are called."""
+def refused(kind: type[State], step: int) -> None:
+    """This process's parts of checkpoints beyond that step have no room on the disk."""
+    whole = kind.write
+
+    def write(self: State, folder: Path) -> None:
+        if self.step > step:
+            raise StoreError(f"{folder.name}: cannot write: No space left on device")
+        whole(self, folder)
+
+    kind.write = write  # type: ignore[method-assign]
+
+
+def killed_after(kind: type, call: str, step: int) -> None:
+    """This process is killed where that call of its ends, in a checkpoint beyond that step: the one
+    before may still be on its way to the disk."""
     whole = getattr(kind, call)
 
-    def dies(*given: Any, **more: Any) -> None:
-        whole(*given, **more)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dies(self: Any, *given: Any, **more: Any) -> None:
+        whole(self, *given, **more)
+        if self.step > step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(kind, call, dies)
 

@@ -97,9 +97,8 @@ def fit(
                 continue
             run.whole = True
             ends = run.step == settings.steps or _tired(run, settings)
-            run.saver.check()
             pause_s = run.saver.pause_s(settings.checkpoint_every_s)
-            late = run.team.due(time.monotonic() - saved_s > pause_s)
+            late = run.team.due(time.monotonic() - saved_s > pause_s, run.saver, run.step)
             if run.step == run.best_step or run.step % settings.good_every == 0:
                 run.save_good(checkpoints, ledger)
             elif late or ends:
@@ -107,7 +106,7 @@ def fit(
             else:
                 continue
             saved_s = time.monotonic()
-        run.saver.wait()
+        run.team.settled(run.saver, run.step)
     except RedLine as problem:
         line, _, why = str(problem).partition(": ")
         ledger.row(run.step, {"event": "stopped", "line": line, "at": run.step, "why": why})
@@ -116,9 +115,9 @@ def fit(
         stopped_short(problem)
         raise
     except KeyboardInterrupt:
-        if run.whole:
+        if run.whole and run.team.together:
             run.save(checkpoints, ledger)
-            run.saver.wait()
+            run.team.settled(run.saver, run.step)
         raise
     finally:
         run.saver.rest()

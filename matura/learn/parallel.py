@@ -9,7 +9,6 @@ all stop with that one cause (`matura.learn.pulse`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import signal
 import time
@@ -25,11 +24,13 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 
 from matura.core.errors import GateClosed, MaturaError, RankError
-from matura.core.store import Checkpoints, work_place
+from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.gathering import block, put, summed_shards, taken
+from matura.learn.joint import Joint, unlike
 from matura.learn.pulse import Lost, Pulse
 from matura.learn.rendezvous import Meeting
+from matura.learn.saving import Saver
 from matura.learn.step import Stepper
 from matura.learn.team import Team
 
@@ -54,6 +55,7 @@ class Ranks(Team):
         self._store, self._told = meeting.store, 0
         self._stopping = False
         self.pulse = Pulse(meeting, tell)
+        self._joint = Joint(meeting.third, self.rank, self.size, self.pulse)
         self.pulse.start()
         super().__init__(exact=exact)
         backend = "gloo"
@@ -106,6 +108,11 @@ class Ranks(Team):
         """Notes what this process does now; whoever stays in a bounded section too long hangs."""
         self.pulse.at(section, step, bounded=bounded)
 
+    @property
+    def together(self) -> bool:
+        """Whether all are in a step, at whose end they stop together."""
+        return self.pulse.in_step
+
     def gradients(
         self, stepper: Stepper, batch: Batch, weight: float, *, micro_rows: int | None, step: int
     ) -> float:
@@ -144,15 +151,19 @@ class Ranks(Team):
         self.at("update", step)
         return float(totals)
 
-    def due(self, wanted: bool) -> bool:
+    def due(self, wanted: bool, saver: Saver, step: int) -> bool:
         """Whether the leader wants to save now.
 
         Raises:
             KeyboardInterrupt: a rank was asked to stop; all raise it after the same step.
+            MaturaError: the save in flight failed; all raise after the same step, too.
         """
-        asked = torch.tensor([float(wanted and self.leads), float(self._stopping)])
+        own = (wanted and self.leads, self._stopping, saver.failed)
+        asked = torch.tensor([float(one) for one in own])
         with self._waiting("end of the step"):
             dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        if asked[2]:
+            self.settled(saver, step)
         if asked[1]:
             raise KeyboardInterrupt
         return bool(asked[0])
@@ -172,38 +183,27 @@ class Ranks(Team):
         step: int,
         write: Callable[[Path], None],
         spare: Collection[int],
+        bits: Mapping[str, str],
     ) -> None:
-        """A checkpoint: each rank writes its part, then the leader the record. Without the record
-        it is none, so a rank that dies in between leaves the one before."""
-        if not self.leads:
-            if self.hear():
-                self.at("writing a checkpoint", step)
-                write(work_place(checkpoints.at(step)))
-                self.barrier()
-            return
-        asked = False
-
-        def together(folder: Path) -> None:
-            nonlocal asked
-            asked = True
-            self.tell(True)
-            self.at("writing a checkpoint", step)
-            write(folder)
-            self.barrier()
-
-        checkpoints.save(step, together, spare=spare)
-        if not asked:
-            self.tell(False)
-
-    def agree(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Compares all tensors among all ranks.
+        """A checkpoint: each rank writes its part, then the leader the record.
 
         Raises:
-            RankError: some have drifted apart; a few are named.
+            RankError: the ranks have drifted apart; a few of what differs is named.
+            Lost: another rank failed.
         """
-        self.at("comparing the weights", step)
-        names = sorted(tensors)
-        self.compare({f"{name} after step {step}": _sha256(tensors[name]) for name in names})
+        self._joint.save(checkpoints, step, write, spare, bits)
+
+    def settled(self, saver: Saver, step: int) -> None:
+        """Waits until no save is in flight; all raise what it failed with."""
+        before = self.pulse.section
+        self.pulse.waits("the checkpoint before", step)
+        try:
+            saver.wait()
+        except Lost as problem:
+            self.pulse.lost("saving", str(problem))
+            raise
+        finally:
+            self.pulse.section = before
 
     def same(self, what: str, value: str) -> None:
         """Compares a value among all ranks.
@@ -224,19 +224,8 @@ class Ranks(Team):
         self._told += 1
         self._store.set(f"facts/{self._told}/{self.rank}", json.dumps(dict(facts)))
         found = [json.loads(self._get(f"facts/{self._told}/{rank}")) for rank in range(self.size)]
-        lines = []
-        for name in sorted({name for facts in found for name in facts}):
-            by_value: dict[str, list[str]] = {}
-            for rank, theirs in enumerate(found):
-                by_value.setdefault(theirs.get(name, "nothing"), []).append(str(rank))
-            if len(by_value) > 1:
-                who = "; ".join(
-                    f"rank {', '.join(ranks)}: {value}" for value, ranks in by_value.items()
-                )
-                lines.append(f"{name} ({who})")
-        if lines:
-            more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
-            raise RankError(f"the processes differ in {'; in '.join(lines[:5])}{more}")
+        if said := unlike(found):
+            raise RankError(said)
 
     def ready(self, order: Mapping[str, Any], make: Callable[[], object]) -> None:
         """The others are told to train a stage too, and wait until the leader has made what it
@@ -263,11 +252,6 @@ class Ranks(Team):
         """What the leader tells next."""
         self._told += 1
         return json.loads(self._get(f"told/{self._told}"))
-
-    def barrier(self) -> None:
-        """Waits until all are here."""
-        with self._waiting("barrier"):
-            dist.barrier()
 
     def stop(self) -> None:
         """Asks all ranks to stop after the step; at once where no step is being made."""
@@ -322,8 +306,3 @@ class Ranks(Team):
             raise Lost(f"lost the others in {what}") from problem
         finally:
             self.pulse.section = before
-
-
-def _sha256(tensor: Tensor) -> str:
-    bits = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    return hashlib.sha256(bits).hexdigest()[:16]

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -48,15 +48,21 @@ class Section(NamedTuple):
         return self.name if self.step is None else f"step {self.step}: {self.name}"
 
 
+class _Doing(NamedTuple):
+    """A section as it was heard of, and since when it is that one, by this process's own clock."""
+
+    number: int
+    section: Section
+    since_s: float
+
+
 @dataclass
 class _Heard:
-    """What was heard of one rank last, and when that changed, by this process's own clock."""
+    """What was heard of one rank last: what it does, and what a thread of it does besides."""
 
     beat: int
-    count: int
-    section: Section
     beat_s: float
-    count_s: float
+    does: list[_Doing]
 
 
 class Pulse:
@@ -67,7 +73,8 @@ class Pulse:
         self._tell = tell
         self._silent_s, self._stuck_s = silent_s(), seconds(STUCK_S, 600.0)
         self._now = Section("starting")
-        self._count = self._beat = 0
+        self._beside = Section("")
+        self._count = self._beside_count = self._beat = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
         self._heard: dict[int, _Heard] = {}
@@ -109,6 +116,17 @@ class Pulse:
     def waits(self, name: str, step: int | None) -> None:
         """This rank waits for the others, as part of the step it is in."""
         self.section = Section(name, self._now.step if step is None else step, "waits")
+
+    @contextlib.contextmanager
+    def beside(self, name: str, step: int) -> Iterator[None]:
+        """A bounded section of another thread, while this rank goes on with its own."""
+        self._beside, before = Section(name, step, "bounded"), self._beside
+        self._beside_count += 1
+        try:
+            yield
+        finally:
+            self._beside = before
+            self._beside_count += 1
 
     # When something is wrong
 
@@ -157,15 +175,18 @@ class Pulse:
         self._judge(now_s)
 
     def _say(self) -> None:
-        own = [self._beat, self._count, *self._now]
-        self._store.set(f"pulse/{self._rank}", json.dumps(own))
+        does = [[self._count, *self._now], [self._beside_count, *self._beside]]
+        self._store.set(f"pulse/{self._rank}", json.dumps([self._beat, does]))
 
     def _hear(self, rank: int, said: list[Any], now_s: float) -> None:
-        beat, count, *section = said
+        beat, does = said
         last = self._heard.get(rank)
         beat_s = now_s if last is None or last.beat != beat else last.beat_s
-        count_s = now_s if last is None or last.count != count else last.count_s
-        self._heard[rank] = _Heard(beat, count, Section(*section), beat_s, count_s)
+        heard = [_Doing(number, Section(*section), now_s) for number, *section in does]
+        if last is not None:
+            pairs = zip(heard, last.does, strict=True)
+            heard = [was if was.number == now.number else now for now, was in pairs]
+        self._heard[rank] = _Heard(beat, beat_s, heard)
 
     def _judge(self, now_s: float) -> None:
         for rank, heard in self._heard.items():
@@ -173,13 +194,11 @@ class Pulse:
                 self._stop(
                     rank,
                     f"rank {rank} was not heard for {now_s - heard.beat_s:.0f} s, "
-                    f"last in {heard.section}",
+                    f"last in {heard.does[0].section}",
                 )
-            if heard.section.state == "bounded" and now_s - heard.count_s > self._stuck_s:
-                self._stop(
-                    rank,
-                    f"rank {rank} hangs: {now_s - heard.count_s:.0f} s in {heard.section}",
-                )
+            for _, section, since_s in heard.does:
+                if section.state == "bounded" and now_s - since_s > self._stuck_s:
+                    self._stop(rank, f"rank {rank} hangs: {now_s - since_s:.0f} s in {section}")
 
     def _post(self, rank: int | None, why: str, *, again: bool) -> dict[str, Any]:
         """Writes a cause down, if it is the first; the first one. `again`: starting once more may

@@ -36,6 +36,8 @@ class Meeting:
     store: Store
     second: Store
     """Another connection to the same: a call on one waits for the other's."""
+    third: Store
+    """And one for the thread that saves."""
     served: Store | None = None
     """What rank 0 keeps open for all."""
 
@@ -76,16 +78,16 @@ def meet(*, timeout_s: float | None = None) -> Meeting:
                 timeout=timedelta(seconds=silent_s()),
                 wait_for_workers=False,
             )
-            for _ in range(2)
+            for _ in range(3)
         ]
     except RuntimeError as problem:
         raise RankError(f"{host}:{port}: no store of the ranks: {_first(problem)}") from problem
     # torchrun keeps one store over all restarts
     prefix = f"matura/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    first, second = (PrefixStore(prefix, client) for client in clients)
+    first, second, third = (PrefixStore(prefix, client) for client in clients)
     _gather(first, rank, size, until_s, timeout_s)
     local = int(os.environ.get("LOCAL_RANK", rank))
-    return Meeting(rank, size, local, first, second, served)
+    return Meeting(rank, size, local, first, second, third, served)
 
 
 def silent_s() -> float:

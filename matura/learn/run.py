@@ -29,7 +29,7 @@ from matura.learn.repeats import Repeats
 from matura.learn.room import Room
 from matura.learn.saving import Saver
 from matura.learn.team import Team
-from matura.learn.untouched import Untouched
+from matura.learn.untouched import Untouched, bits
 from matura.learn.watch import Watch
 from matura.models.decoder import Decoder
 
@@ -118,14 +118,15 @@ class Run:
         }
 
     def save(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
-        """Writes the whole state down, in the background where one process trains alone; the best
-        so far and the last good one stay.
+        """Writes the whole state down, in the background; the best so far and the last good one
+        stay.
 
         Raises:
-            RedLine, StoreError: what the save before failed with.
+            MaturaError: what the save before failed with.
         """
         team, step = self.team, self.step
-        team.agree({**checkpoint.own_weights(self.model), **self.optimizer.state()}, step)
+        team.settled(self.saver, step)
+        team.at("copying the state", step)
         state = checkpoint.state(
             self.model,
             self.optimizer,
@@ -137,14 +138,14 @@ class Run:
         )
         spare = {self.best_step} | (set() if self.good is None else {self.good, self.good_best})
 
+        replicas = team.size > 1 and not team.shares
+        same = bits(self.model, self.optimizer) if replicas else {}
+
         def publish(state: checkpoint.State) -> None:
             ledger.sync()  # no checkpoint lies there whose rows do not
-            team.save(checkpoints, step, state.write, spare)
+            team.save(checkpoints, step, state.write, spare, same)
 
-        if team.size == 1:
-            self.saver.save(state, publish)
-        else:
-            publish(state)
+        self.saver.save(state, publish)
 
     def save_good(self, checkpoints: Checkpoints, ledger: Ledger) -> None:
         """The same, and from now on this is the state to go back to."""
@@ -234,7 +235,7 @@ class Run:
             RedLine: it failed so often that going back again would not help.
             StoreError: the state to go back to cannot be read.
         """
-        self.saver.wait()
+        self.team.settled(self.saver, self.step)
         self.whole = False  # until all of it is the good one
         to = 0 if self.good is None else self.good
         event = self.guard.back(setback, to)

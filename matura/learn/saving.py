@@ -35,6 +35,8 @@ class Saver:
         """Seconds that training waited for saves, all together."""
         self.last_s = 0.0
         """The same for the last save."""
+        self._before_s = 0.0
+        """Waited for the save before, since the last one began."""
         self._flying: Future[object] | None = None
         self._held: dict[str, Tensor] = {}
 
@@ -45,17 +47,18 @@ class Saver:
         Raises:
             RedLine, StoreError: what the save before failed with.
         """
+        self.wait()
         began = time.monotonic()
         try:
-            self.wait()
             copied = self._copied(state)
             if copied is None:
                 publish(state)
             else:
                 self._begin(lambda: publish(copied))
         finally:
-            self.last_s = time.monotonic() - began
-            self.waited_s += self.last_s
+            took_s = time.monotonic() - began
+            self.last_s, self._before_s = self._before_s + took_s, 0.0
+            self.waited_s += took_s
 
     def pause_s(self, every_s: float) -> float:
         """How long after a save the next one is due that nothing but the clock asks for."""
@@ -66,6 +69,12 @@ class Saver:
         """Whether no save is in flight."""
         return self._flying is None or self._flying.done()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last save is over, and went wrong."""
+        flying = self._flying
+        return flying is not None and flying.done() and flying.exception() is not None
+
     def check(self) -> None:
         """Raises what the last save failed with, if it is over."""
         if self.over:
@@ -75,8 +84,11 @@ class Saver:
         """Returns once no save is in flight; raises what it failed with."""
         flying = self._flying
         if flying is not None:
+            began = time.monotonic()
             wait([flying])
             self._flying = None
+            self._before_s += time.monotonic() - began
+            self.waited_s += time.monotonic() - began
             flying.result()
 
     def rest(self) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -152,9 +152,6 @@ class Sharded(Ranks):
         with self._waiting("exchange of matrices"):
             dist.all_to_all_single(came, sent, [*counts], [len(part) for part in parts])
         return list(torch.split(came, [*counts]))
-
-    def agree(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Nothing to compare: no two processes have the same rows."""
 
     # All weights at once
 

@@ -20,6 +20,7 @@ from matura.core.store import Checkpoints
 from matura.learn.batch import Batch
 from matura.learn.gathering import summed_shards
 from matura.learn.optim import Optimizer
+from matura.learn.saving import Saver
 from matura.learn.step import Stepper
 from matura.models.decoder import Decoder
 
@@ -55,6 +56,11 @@ class Team:
     def leads(self) -> bool:
         """Whether this process speaks, sits exams, makes data and publishes folders."""
         return self.rank == 0
+
+    @property
+    def together(self) -> bool:
+        """Whether all are in a step: who is interrupted elsewhere is alone, and cannot save."""
+        return True
 
     def at(self, section: str, step: int | None = None, *, bounded: bool = True) -> None:
         """Notes what this process does now, for the others; `bounded` if it should end soon."""
@@ -108,12 +114,14 @@ class Team:
             return stepper.gradients(batch, weight, micro_rows=micro_rows, step=step)
         return summed_shards(stepper, batch, weight, micro_rows=micro_rows, step=step)
 
-    def due(self, wanted: bool) -> bool:
+    def due(self, wanted: bool, saver: Saver, step: int) -> bool:
         """Whether the leader wants to save now: its clock decides for all.
 
         Raises:
             KeyboardInterrupt: somebody was asked to stop; all ranks stop here.
+            MaturaError: the save before is over, and failed.
         """
+        saver.check()
         return wanted
 
     def share(self, make: Callable[[], Any]) -> Any:
@@ -126,13 +134,15 @@ class Team:
         step: int,
         write: Callable[[Path], None],
         spare: Collection[int],
+        bits: Mapping[str, str],
     ) -> None:
-        """A checkpoint that every rank writes its part of, with one record."""
+        """A checkpoint that every rank writes its part of, with one record. Raises RankError if
+        the ranks do not have the same `bits`: it is put together from all of them."""
         checkpoints.save(step, write, spare=spare)
 
-    def agree(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Raises RankError if the ranks do not have the same weights and momenta, to the bit: a
-        checkpoint is put together from all of them."""
+    def settled(self, saver: Saver, step: int) -> None:
+        """Waits until no save is in flight; raises what it failed with."""
+        saver.wait()
 
     def same(self, what: str, value: str) -> None:
         """Raises RankError if the ranks do not all have this value: those that differ are named."""

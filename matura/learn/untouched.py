@@ -56,6 +56,13 @@ class Untouched:
         return "weights changed", f"{names} changed since the last update"
 
 
+def bits(model: Decoder, optimizer: Optimizer) -> dict[str, str]:
+    """All weights and moments, their bits added up, by name: the same in all that have the same."""
+    tensors = _tensors(model, optimizer)
+    sums = _sums(tensors)[1].tolist()
+    return {name: f"{one % 2**64:016x}" for name, one in zip(tensors, sums, strict=True)}
+
+
 def _some(words: Iterable[str], most: int) -> str:
     found = list(words)
     return ", ".join(found[:most]) + (" …" if len(found) > most else "")

@@ -39,3 +39,23 @@ def test_killed_between_its_part_and_the_record(
     assert min(map(int, leader["losses"])) == LAST  # nothing of the torn one was taken
     assert Checkpoints(tmp_path / "state").newest().refused == ()
     assert not list((tmp_path / "state").glob("*.work"))
+
+
+@pytest.mark.slow  # two starts of two processes
+def test_a_disk_without_room_for_one_part_is_one_cause(
+    tmp_path: Path,
+    told: list[str],  # noqa: F811
+) -> None:
+    """Found in the background, told once, after the same step in all."""
+    fault = {"rank": 1, "step": 3, "kind": "cannot write its part"}
+    assert supervised(tmp_path, told, [fault]) == 0
+    assert told == [
+        "matura: rank 1: step-00000004.work: cannot write: No space left on device",
+        "matura: going on from the newest checkpoint (restart 1 of 3)",
+    ]
+    (leader,), (other,) = (
+        json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)
+    )
+    assert min(map(int, leader["losses"])) == 3
+    assert leader["sha256"] == other["sha256"]
+    assert not list((tmp_path / "state").glob("*.work"))
