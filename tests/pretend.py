@@ -43,7 +43,7 @@ stages:
     exams: [{{exam: bpb, at_most: 9.0, row_length: 64}}]
   - name: chat
     kind: sft
-    mixture: [{{source: {{kind: echo, max_examples: 300}}, share: 0.8}}]
+    mixture: [{{source: {{kind: echo, max_examples: 300}}, share: 0.8, lose_at_most: 1}}]
     replay: [{{stage: base, share: 0.2}}]
     train: {{tokens: 6000, batch_tokens: 256}}
     exams: [{{exam: echo}}, {{exam: format_strict}}]

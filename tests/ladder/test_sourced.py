@@ -31,6 +31,7 @@ def chat_recipe(folder: Path) -> Path:
     text = recipe_text(folder).replace(
         "{kind: echo, max_examples: 300}", f"{{kind: jsonl, path: {chats}}}"
     )
+    text = text.replace(", lose_at_most: 1", "")
     path = folder / "r.yaml"
     path.write_text(text)
     return path
