@@ -64,6 +64,7 @@ def run(
     from matura.ladder.processes import supervise
     from matura.ladder.recipe import load
     from matura.ladder.together import check_settings, climb_together, several
+    from matura.report.html import write
 
     asked = load(recipe, set_ or (), scale=scale)
     if exact:
@@ -74,12 +75,14 @@ def run(
     leads = True
     try:
         if several():
-            leads = climb_together(asked, runs, rebuild=rebuild, until=until, tell=out.tell)
+            leads = climb_together(
+                asked, runs, rebuild=rebuild, until=until, tell=out.tell, after=write
+            )
         elif processes != 1:
             logs = runs / asked.name / "ranks"
             raise typer.Exit(supervise(sys.argv[1:], processes, logs=logs, tell=out.tell))
         else:
-            climb(asked, runs, rebuild=rebuild, until=until)
+            climb(asked, runs, rebuild=rebuild, until=until, after=write)
     except GateClosed:
         _told(runs / asked.name, json=json)
         raise

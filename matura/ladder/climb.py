@@ -6,7 +6,7 @@ found there again after a kill; which stage needs what is written nowhere but in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +57,11 @@ def climb(
     until: str | None = None,
     ledger: Ledger | None = None,
     team: Team | None = None,
+    after: Callable[[Path], object] | None = None,
 ) -> Climbed:
     """Every stage of the recipe in `runs_root/<recipe's name>`, those already there skipped; or
-    those up to `until`. Of a `team` this is the leader; the others follow.
+    those up to `until`. Of a `team` this is the leader; the others follow. `after` is given the run
+    whenever a stage was made.
 
     Raises:
         RecipeError: `rebuild` or `until` names no stage, or `rebuild` one above `until`.
@@ -77,7 +79,7 @@ def climb(
         preflight(run, need_bytes=least_bytes(recipe, steps))
         replace_atomically(run / RECIPE, spell(recipe).encode())
         _tidy(run, steps)
-        return _climb(recipe, run, steps, ledger, team)
+        return _climb(recipe, run, steps, ledger, team, after)
 
 
 def _last(recipe: Recipe, rebuild: str | None, until: str | None) -> int:
@@ -93,7 +95,12 @@ def _last(recipe: Recipe, rebuild: str | None, until: str | None) -> int:
 
 
 def _climb(
-    recipe: Recipe, run: Path, steps: Sequence[Step], ledger: Ledger, team: Team | None
+    recipe: Recipe,
+    run: Path,
+    steps: Sequence[Step],
+    ledger: Ledger,
+    team: Team | None,
+    after: Callable[[Path], object] | None,
 ) -> Climbed:
     done: dict[str, Folder] = {}
     held: dict[str, gate.Held] = {}
@@ -106,6 +113,8 @@ def _climb(
         row = read_row(folder, last)
         last |= {sitting.name: sitting.score for sitting in row.sittings}
         _tell(step, row, ledger)
+        if after is not None and step.action == "make":
+            after(run)
         if not row.passed:
             closed.append((step.stage, row))
             gate.show_worst(row, ledger)

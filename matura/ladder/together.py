@@ -55,6 +55,7 @@ def climb_together(
     rebuild: str | None = None,
     until: str | None = None,
     tell: Callable[[str], None],
+    after: Callable[[Path], object] | None = None,
 ) -> bool:
     """The climb, as one of several processes; whether this one led it.
 
@@ -71,7 +72,7 @@ def climb_together(
         team.listens()
         team.compare(facts(recipe))
         if team.leads:
-            climb(recipe, runs_root, rebuild=rebuild, until=until, team=team)
+            climb(recipe, runs_root, rebuild=rebuild, until=until, team=team, after=after)
         else:
             follow(team)
         return team.leads
