@@ -60,19 +60,6 @@ def test_it_climbs_once_and_then_skips(tmp_path: Path) -> None:
     assert before == [(tmp_path / "run" / at / "record.json").read_bytes() for at in first.made]
 
 
-def test_whoever_looks_at_a_run_is_told_after_each_stage_that_was_made(tmp_path: Path) -> None:
-    """A climb of hours may be stopped at any time: its report must not wait for the end."""
-    seen: list[list[str]] = []
-
-    def after(run: Path) -> None:
-        seen.append([at for at in names(run) if at.endswith("@1")])
-
-    climb(two(tmp_path / "text"), tmp_path, ledger=QUIET, until="base", after=after)
-    assert seen == [["tokenizer@1"], ["base@1", "tokenizer@1"]]
-    climb(two(tmp_path / "text"), tmp_path, ledger=QUIET, after=after)
-    assert seen[2:] == [["base@1", "chat@1", "tokenizer@1"]]
-
-
 def test_the_record_says_what_and_whence(tmp_path: Path) -> None:
     climb(two(tmp_path / "text"), tmp_path, ledger=QUIET)
     record = Folder.open(tmp_path / "run" / "chat@1").record
